@@ -1,0 +1,51 @@
+# Which backend is linked. Sets ROUSE_BACKEND, rouse_os_families (which src/os/os_<family>*.c belong to the target) and
+# rouse_os_libraries.
+
+if(WIN32)
+    set(rouse_os_families windows)
+    set(rouse_os_libraries ws2_32)
+    set(rouse_target_backends iocp sim)
+elseif(APPLE)
+    set(rouse_os_families posix darwin)
+    set(rouse_os_libraries "")
+    set(rouse_target_backends kqueue poll sim)
+elseif(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    set(rouse_os_families posix linux)
+    set(rouse_os_libraries "")
+    set(rouse_target_backends epoll poll sim)
+elseif(CMAKE_SYSTEM_NAME MATCHES "BSD$|^DragonFly$")
+    set(rouse_os_families posix bsd)
+    set(rouse_os_libraries "")
+    set(rouse_target_backends kqueue poll sim)
+else()
+    set(rouse_os_families posix)
+    set(rouse_os_libraries "")
+    set(rouse_target_backends poll sim)
+endif()
+
+list(GET rouse_target_backends 0 rouse_default_backend)
+set(ROUSE_BACKEND ${rouse_default_backend} CACHE STRING "How readiness is learnt: epoll, kqueue, iocp, poll or sim")
+set_property(CACHE ROUSE_BACKEND PROPERTY STRINGS epoll kqueue iocp poll sim)
+
+# Available is what the target's kernel has and this tree contains.
+set(rouse_available_backends "")
+foreach(rouse_candidate IN LISTS rouse_target_backends)
+    file(GLOB rouse_candidate_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/backend/${rouse_candidate}/*.c")
+    if(rouse_candidate_sources)
+        list(APPEND rouse_available_backends ${rouse_candidate})
+    endif()
+endforeach()
+
+if(NOT ROUSE_BACKEND IN_LIST rouse_available_backends)
+    list(JOIN rouse_available_backends ", " rouse_available_backends)
+    if(NOT rouse_available_backends)
+        set(rouse_available_backends "none")
+    endif()
+    message(FATAL_ERROR "ROUSE_BACKEND=${ROUSE_BACKEND} is not available on ${CMAKE_SYSTEM_NAME}. "
+                        "Available: ${rouse_available_backends}.")
+endif()
+
+# The simulation replaces the operating system as well as the backend.
+if(ROUSE_BACKEND STREQUAL "sim")
+    set(rouse_os_families sim)
+endif()

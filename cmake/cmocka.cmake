@@ -1,0 +1,22 @@
+# Finds cmocka, by its own CMake files or by pkg-config, and gives it one name: rouse_cmocka.
+add_library(rouse_cmocka INTERFACE)
+
+find_package(cmocka QUIET)
+if(TARGET cmocka::cmocka)
+    target_link_libraries(rouse_cmocka INTERFACE cmocka::cmocka)
+elseif(TARGET cmocka)
+    target_link_libraries(rouse_cmocka INTERFACE cmocka)
+elseif(CMOCKA_LIBRARIES)
+    target_link_libraries(rouse_cmocka INTERFACE ${CMOCKA_LIBRARIES})
+    target_include_directories(rouse_cmocka SYSTEM INTERFACE ${CMOCKA_INCLUDE_DIR})
+else()
+    find_package(PkgConfig QUIET)
+    if(PKG_CONFIG_FOUND)
+        pkg_check_modules(rouse_cmocka_pc QUIET IMPORTED_TARGET cmocka)
+    endif()
+    if(NOT TARGET PkgConfig::rouse_cmocka_pc)
+        message(FATAL_ERROR "The tests need cmocka. Install it (Debian: libcmocka-dev) or configure with "
+                            "-DROUSE_BUILD_TESTS=OFF.")
+    endif()
+    target_link_libraries(rouse_cmocka INTERFACE PkgConfig::rouse_cmocka_pc)
+endif()

@@ -1,0 +1,53 @@
+# Turns test sources into executables and each of their TESTs into one CTest test.
+#
+# A source declares a test by a line that starts with TEST(name) or TEST_SERIAL(name); the executable run with that name
+# as its only argument runs this one test.
+
+if(ROUSE_SANITIZER STREQUAL "thread")
+    set(rouse_default_test_timeout 120)
+else()
+    set(rouse_default_test_timeout 30)
+endif()
+set(ROUSE_TEST_TIMEOUT ${rouse_default_test_timeout} CACHE STRING "Seconds one test may take")
+set(ROUSE_TEST_LAUNCHER "" CACHE STRING "A command, with its arguments as a list, that runs each test program")
+
+set(rouse_test_environment
+    "ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0:abort_on_error=0:exitcode=99"
+    "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
+    "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+
+# rouse_add_test_program(<folder> <source>) adds the executable and its tests, and names the target in
+# rouse_test_target.
+function(rouse_add_test_program folder source)
+    get_filename_component(file "${source}" NAME_WE)
+    set(target test_${folder}_${file})
+    add_executable(${target} "${source}")
+    rouse_compile_privately(${target})
+    set_target_properties(${target} PROPERTIES
+                          OUTPUT_NAME "${folder}.${file}"
+                          RUNTIME_OUTPUT_DIRECTORY "${rouse_bin_dir}/tests")
+    set(rouse_test_target ${target} PARENT_SCOPE)
+
+    # A test that is added to a source must reach CTest without anybody thinking of it.
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${source}")
+    file(STRINGS "${source}" declarations REGEX "^TEST(_SERIAL)?\\([A-Za-z0-9_]+\\)")
+    if(NOT declarations)
+        message(FATAL_ERROR "${source} declares no TEST(name) at the start of a line")
+    endif()
+    foreach(declaration IN LISTS declarations)
+        if(NOT declaration MATCHES "^TEST(_SERIAL)?\\(([A-Za-z0-9_]+)\\)")
+            continue() # the rest of a line that contained a semicolon
+        endif()
+        set(serial OFF)
+        if(CMAKE_MATCH_1)
+            set(serial ON)
+        endif()
+        set(name ${CMAKE_MATCH_2})
+        add_test(NAME ${folder}.${file}.${name} COMMAND ${ROUSE_TEST_LAUNCHER} $<TARGET_FILE:${target}> ${name})
+        set_tests_properties(${folder}.${file}.${name} PROPERTIES
+                             TIMEOUT ${ROUSE_TEST_TIMEOUT}
+                             LABELS ${folder}
+                             RUN_SERIAL ${serial}
+                             ENVIRONMENT "${rouse_test_environment}")
+    endforeach()
+endfunction()
