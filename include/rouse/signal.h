@@ -1,0 +1,30 @@
+/* rouse: waiting for a request to stop. */
+#ifndef ROUSE_SIGNAL_H
+#define ROUSE_SIGNAL_H
+
+#include <rouse/op.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum rouse_signal {
+    ROUSE_SIGNAL_INTERRUPT = 1, /* SIGINT, Ctrl-C */
+    ROUSE_SIGNAL_TERMINATE = 2, /* SIGTERM, Ctrl-Break */
+    ROUSE_SIGNAL_HANG_UP = 4    /* SIGHUP */
+};
+
+/* Waits for one of the signals in the set (or-ed together) and answers which came. The first wait for a signal installs
+ * a handler, so that the signal no longer ends the process, from then until the process ends or rouse_signal_restore;
+ * one that comes while nobody waits is kept for the next wait. Repeats of one signal may be merged.
+ * Errors: INVALID, CANCELLED, TIMED_OUT, IN_POLL, TOO_MANY_FILES. */
+ROUSE_API int rouse_signal_wait(int signals);
+ROUSE_API void rouse_signal_wait_init(rouse_op *op, int signals);
+
+/* Puts back what the signals did before the first wait. Any thread. */
+ROUSE_API void rouse_signal_restore(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
