@@ -1,0 +1,183 @@
+# Sourced by the scripts of this folder: what they need from the system, and how a cell of the test matrix is run.
+# shellcheck shell=bash
+
+say() { printf '%s\n' "$*"; }
+note() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# A mistake of the caller, or something only the caller can mend: one line, status 2.
+refuse() {
+    note "$*"
+    exit 2
+}
+
+# ---- packages --------------------------------------------------------------------------------------------------------
+
+# What each need is called by each package manager; - means it comes with the system or with another row.
+# Only the apt column has been tried.
+package_table() {
+    cat <<'TABLE'
+need          apt                  dnf                apk              pacman       brew          pkg
+compiler      gcc,libc6-dev        gcc,glibc-devel    gcc,musl-dev     gcc          gcc           gcc
+cxx           g++                  gcc-c++            g++              gcc          gcc           gcc
+clang         clang                clang              clang            clang        llvm          llvm
+clang-rt      libclang-rt-dev      compiler-rt        compiler-rt      compiler-rt  -             -
+cmake         cmake                cmake              cmake            cmake        cmake         cmake
+build-tool    make                 make               make             make         make          gmake
+cmocka        libcmocka-dev        libcmocka-devel    cmocka-dev       cmocka       cmocka        cmocka
+pkg-config    pkg-config           pkgconf-pkg-config pkgconf          pkgconf      pkgconf       pkgconf
+python        python3              python3            python3          python       python3       python3
+valgrind      valgrind,libc6-dbg   valgrind           valgrind,musl-dbg valgrind    -             valgrind
+clang-format  clang-format         clang-tools-extra  clang-extra-tools clang       clang-format  llvm
+debootstrap   debootstrap          debootstrap        debootstrap      debootstrap  -             debootstrap
+TABLE
+}
+
+compiles() { # compiles COMPILER [FLAG...]: the compiler is there and finds its headers and libraries
+    have "$1" && printf '#include <stdio.h>\nint main(void) { return 0; }\n' |
+        "$@" -x c - -o /dev/null >/dev/null 2>&1
+}
+
+cmake_is_new_enough() {
+    local version
+    have cmake || return 1
+    version=$(cmake --version | sed -n '1s/[^0-9]*\([0-9]*\)\.\([0-9]*\).*/\1 \2/p')
+    [ "${version% *}" -gt 3 ] || { [ "${version% *}" -eq 3 ] && [ "${version#* }" -ge 20 ]; }
+}
+
+has_need() {
+    case $1 in
+    compiler) compiles cc || compiles gcc ;;
+    cxx) have g++ || have clang++ ;;
+    clang) compiles clang ;;
+    clang-rt) compiles clang -fsanitize=address ;;
+    cmake) cmake_is_new_enough ;;
+    build-tool) have ninja || have make || have gmake ;;
+    cmocka) printf '%s\n' '#include <stdarg.h>' '#include <stddef.h>' '#include <stdint.h>' '#include <setjmp.h>' \
+        '#include <cmocka.h>' 'int main(void) { return 0; }' |
+        "$(c_compiler)" -x c - -lcmocka -o /dev/null >/dev/null 2>&1 ;;
+    pkg-config) have pkg-config ;;
+    python) have python3 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 7))' ;;
+    *) have "$1" ;;
+    esac
+}
+
+c_compiler() {
+    if have gcc; then echo gcc; else echo cc; fi
+}
+
+package_manager() {
+    local candidate
+    for candidate in apt-get:apt dnf:dnf apk:apk pacman:pacman brew:brew pkg:pkg; do
+        if have "${candidate%:*}"; then
+            echo "${candidate#*:}"
+            return
+        fi
+    done
+}
+
+packages_of() { # packages_of MANAGER NEED...
+    local manager=$1
+    shift
+    package_table | awk -v manager="$manager" -v wanted=" $* " '
+        NR == 1 { for (i = 2; i <= NF; i++) if ($i == manager) column = i; next }
+        column && index(wanted, " " $1 " ") && $column != "-" {
+            n = split($column, names, ",")
+            for (i = 1; i <= n; i++) if (!seen[names[i]]++) printf "%s ", names[i]
+        }'
+}
+
+install_packages() { # install_packages MANAGER PACKAGE...
+    local manager=$1 as_root=''
+    shift
+    if [ "$manager" != brew ] && [ "$(id -u)" -ne 0 ]; then
+        as_root='sudo -n'
+        if ! have sudo || ! sudo -n true 2>/dev/null; then
+            refuse "please install (neither root nor sudo here): $*"
+        fi
+    fi
+    case $manager in
+    apt)
+        # The package lists of a fresh machine or container are empty or old, and mirrors stumble.
+        local apt="$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300"
+        { $apt update && $apt install -y --no-install-recommends "$@"; } ||
+            { sleep 5 && $apt update && $apt install -y --no-install-recommends "$@"; }
+        ;;
+    dnf) $as_root dnf install -y "$@" ;;
+    apk) $as_root apk add --no-cache "$@" ;;
+    pacman) $as_root pacman -S --noconfirm --needed "$@" ;;
+    brew) brew install "$@" ;;
+    pkg) $as_root pkg install -y "$@" ;;
+    esac </dev/null >&2
+}
+
+# need NEED...: installs those of the table's rows that are missing.
+need() {
+    local missing='' each manager packages
+    for each in "$@"; do
+        has_need "$each" || missing="$missing $each"
+    done
+    [ -n "$missing" ] || return 0
+    manager=$(package_manager)
+    # shellcheck disable=SC2086
+    packages=$(packages_of "$manager" $missing)
+    [ -n "$packages" ] || refuse "please install:$missing"
+    note "installing $packages"
+    # shellcheck disable=SC2086
+    install_packages "$manager" $packages || refuse "could not install: $packages"
+    for each in $missing; do
+        has_need "$each" || refuse "$each is still missing after installing $packages"
+    done
+}
+
+# ---- cells -----------------------------------------------------------------------------------------------------------
+
+# A cell is one configuration of the test matrix. A script that runs cells ends with cells_done; a script that calls
+# such scripts gives them its own ROUSE_CI_RESULTS and so has their cells in its summary.
+
+cells_begin() {
+    cells_own_results=''
+    cells_failed=0
+    if [ -z "${ROUSE_CI_RESULTS:-}" ]; then
+        ROUSE_CI_RESULTS=$(mktemp)
+        export ROUSE_CI_RESULTS
+        cells_own_results=$ROUSE_CI_RESULTS
+    fi
+}
+
+# cell NAME COMMAND...: a command without CTest's summary counts as one test.
+cell() {
+    local name=$1 log started status=0 counts passed failed
+    shift
+    log=$(mktemp)
+    started=$SECONDS
+    printf '\n==== %s: %s\n' "$name" "$*"
+    "$@" </dev/null > >(tee "$log") 2>&1 || status=$?
+    wait $! 2>/dev/null # tee has written the last line
+    counts=$(sed -n 's/^[0-9]*% tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$log" | tail -n 1)
+    rm -f "$log"
+    if [ -n "$counts" ]; then
+        failed=${counts% *}
+        passed=$((${counts#* } - failed))
+    else
+        failed=0
+        passed=1
+        [ "$status" -eq 0 ] || passed=0
+    fi
+    [ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+    [ "$status" -eq 0 ] || cells_failed=1
+    printf '%s\t%s\t%s\t%s\t%s\n' "$name" "$status" $((SECONDS - started)) "$passed" "$failed" >>"$ROUSE_CI_RESULTS"
+    printf '==== %s: status %s after %s s\n' "$name" "$status" $((SECONDS - started))
+}
+
+cells_done() {
+    if [ -n "$cells_own_results" ]; then
+        printf '\n'
+        awk -F '\t' '
+            { printf "%-28s %-8s %5d s %6d passed %4d failed\n", $1, $2 ? "FAILED" : "ok", $3, $4, $5
+              seconds += $3; passed += $4; failed += $5 }
+            END { printf "%d s in all\n%d passed, %d failed\n", seconds, passed, failed }' "$cells_own_results"
+        rm -f "$cells_own_results"
+    fi
+    exit "$cells_failed"
+}
