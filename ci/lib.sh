@@ -147,13 +147,13 @@ cells_begin() {
 
 # cell NAME COMMAND...: a command without CTest's summary counts as one test.
 cell() {
-    local name=$1 log started status=0 counts passed failed
+    local name=$1 log started status counts passed failed
     shift
     log=$(mktemp)
     started=$SECONDS
     printf '\n==== %s: %s\n' "$name" "$*"
-    "$@" </dev/null > >(tee "$log") 2>&1 || status=$?
-    wait $! 2>/dev/null # tee has written the last line
+    "$@" </dev/null 2>&1 | tee "$log"
+    status=${PIPESTATUS[0]}
     counts=$(sed -n 's/^[0-9]*% tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$log" | tail -n 1)
     rm -f "$log"
     if [ -n "$counts" ]; then
