@@ -1,5 +1,9 @@
-/* Making things fail on purpose, and counting heap blocks. Works on calls from the files that are linked into the test
- * program, which the library's are: the linker sends them through wrappers (wrapped_symbols.txt names them). */
+/* Making calls fail on purpose, and counting heap blocks.
+ *
+ * Works on calls from all files that are linked into the test program, the library's and the test's own alike: the
+ * linker sends them through wrappers; wrapped_symbols.txt names them. The helpers of support/ and the threads that
+ * test_thread_start (net.h) starts are exempt. Everything may be called from any thread. Where the linker cannot wrap
+ * (macOS), FAULTS_AVAILABLE is 0 and nothing here has an effect. */
 #ifndef TEST_SUPPORT_FAULTS_H
 #define TEST_SUPPORT_FAULTS_H
 
@@ -7,7 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Compilers spell it differently. */
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define FAULTS_ADDRESS_SANITIZER 1
@@ -30,13 +33,60 @@
 #endif
 #define FAULTS_SANITIZED (FAULTS_ADDRESS_SANITIZER || FAULTS_THREAD_SANITIZER)
 
-/* Undoes everything that the calls below have set up. */
+#if defined(__linux__)
+#define FAULTS_AVAILABLE 1
+#else
+#define FAULTS_AVAILABLE 0
+#endif
+
+/* Undoes everything that the calls below have set up, and sets their counters to 0. */
 void faults_reset(void);
 
-/* ---- heap blocks (for the harness) ---- */
+/* While on, calls of this thread are neither counted nor made to fail, and its clock is not moved. Answers what it was
+ * before. */
+bool faults_exempt(bool on);
 
-void faults_blocks_begin(void);    /* blocks count from now on */
-size_t faults_blocks_alive(void);  /* how many of them are alive; 0 under a sanitizer */
-void faults_blocks_report(void);   /* prints the size and the origin of some of them */
+/* ---- memory ---- */
+
+/* Makes the n-th allocation from now fail (1 is the next one), and all later ones too if `sticky`; 0: none. */
+void faults_fail_alloc(unsigned long n, bool sticky);
+unsigned long faults_alloc_count(void); /* allocations that were asked for since faults_fail_alloc or faults_reset */
+unsigned long faults_alloc_hit(void);   /* how many of them were made to fail */
+
+/* Between faults_forbid_alloc(true) and (false) an allocation by this thread ends the process with its stack. */
+void faults_forbid_alloc(bool forbid);
+
+/* Runs the scenario in a forked child with the first allocation failing, then with the second, and so on until a run
+ * asks for no more; then again with all allocations from the n-th on failing. Each run must end by itself, in time, with
+ * nothing left. Ends the process otherwise. Answers how many allocations the scenario makes when none fails; the
+ * scenario's own count too, so let it allocate inside faults_exempt, or not at all. */
+unsigned long test_each_failing_allocation(void (*scenario)(void *argument), void *argument);
+
+/* The same for every call of one system call (see below), which fails with `error`: the first, then the second ... */
+unsigned long test_each_failing_call(const char *name, int error, void (*scenario)(void *argument), void *argument);
+
+/* ---- system calls, by the names in wrapped_symbols.txt; a name that is not there ends the process ---- */
+
+#define FAULTS_ALWAYS UINT64_MAX
+
+/* Makes the nth call from now (1 is the next one), and those after it, `times` in all, fail with `error` and not reach
+ * the system. `close` and a `connect` that fails with EINTR or EINPROGRESS do reach it, since that is what these errors
+ * mean. One setting for each name; times 0 ends it. */
+void faults_syscall(const char *name, uint64_t nth, int error, uint64_t times);
+
+uint64_t faults_syscall_count(const char *name); /* calls since faults_reset */
+uint64_t faults_syscall_hit(const char *name);   /* how many of them were made to fail */
+
+/* Makes calls that move bytes move between 1 and `most` of them, as a pseudorandom number says; 0: as many as asked. */
+void faults_clamp(const char *name, size_t most);
+
+/* Moves what clock_gettime answers for the monotonic clocks, forwards or backwards; adds up. */
+void faults_clock_step(int64_t span_ns);
+
+/* ---- heap blocks, for the harness ---- */
+
+void faults_blocks_begin(void);   /* blocks that are allocated from now on count */
+size_t faults_blocks_alive(void); /* how many of them are alive; 0 under a sanitizer */
+void faults_blocks_report(void);  /* prints some; with ROUSE_TEST_TRACE=1 in the environment, with their stacks */
 
 #endif

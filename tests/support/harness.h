@@ -41,24 +41,24 @@ void test_enroll(test_case *test);
 
 /* Runs a function before main. The seam for compilers without GNU attributes. */
 #if defined(_MSC_VER)
-#define TEST_BEFORE_MAIN(function)                                                                                     \
-    static void function(void);                                                                                        \
-    __pragma(section(".CRT$XCU", read)) __declspec(allocate(".CRT$XCU")) void (*function##_pointer)(void) = function;   \
+#define TEST_BEFORE_MAIN(function)                                                                                    \
+    static void function(void);                                                                                       \
+    __pragma(section(".CRT$XCU", read)) __declspec(allocate(".CRT$XCU")) void (*function##_pointer)(void) = function; \
     static void function(void)
 #else
-#define TEST_BEFORE_MAIN(function)                                                                                     \
-    __attribute__((constructor)) static void function(void);                                                           \
+#define TEST_BEFORE_MAIN(function)                           \
+    __attribute__((constructor)) static void function(void); \
     static void function(void)
 #endif
 
 /* Defines a test; stands at the start of a line, where the build looks for it. */
-#define TEST(name)                                                                                                     \
-    static void test_body_##name(void);                                                                                \
-    TEST_BEFORE_MAIN(test_enroll_##name)                                                                               \
-    {                                                                                                                  \
-        static test_case test = {#name, test_body_##name, NULL};                                                       \
-        test_enroll(&test);                                                                                            \
-    }                                                                                                                  \
+#define TEST(name)                                               \
+    static void test_body_##name(void);                          \
+    TEST_BEFORE_MAIN(test_enroll_##name)                         \
+    {                                                            \
+        static test_case test = {#name, test_body_##name, NULL}; \
+        test_enroll(&test);                                      \
+    }                                                            \
     static void test_body_##name(void)
 
 /* The same for a test that must not share the machine with others: one that measures time or needs all descriptors. */
@@ -76,12 +76,12 @@ void test_time_limit(unsigned seconds);
 #define require(condition) ((condition) ? (void)0 : test_require_failed(#condition, __FILE__, __LINE__))
 
 /* The same for two integers, which it prints: require_int(status, ==, ROUSE_OK). */
-#define require_int(left, relation, right)                                                                             \
-    do {                                                                                                               \
-        long long require_left = (long long)(left), require_right = (long long)(right);                                \
-        if (!(require_left relation require_right)) {                                                                  \
-            test_require_int_failed(#left " " #relation " " #right, require_left, require_right, __FILE__, __LINE__);  \
-        }                                                                                                              \
+#define require_int(left, relation, right)                                                                            \
+    do {                                                                                                              \
+        long long require_left = (long long)(left), require_right = (long long)(right);                               \
+        if (!(require_left relation require_right)) {                                                                 \
+            test_require_int_failed(#left " " #relation " " #right, require_left, require_right, __FILE__, __LINE__); \
+        }                                                                                                             \
     } while (0)
 
 #if defined(__GNUC__)
@@ -117,13 +117,13 @@ void test_sleep_ns(int64_t span); /* sleeps; only for things that have no other 
 
 /* Fails the test unless the condition becomes true within a span of time. For effects outside of this process; what
  * the library does has something to wait for. */
-#define eventually(condition, timeout_ns)                                                                              \
-    do {                                                                                                               \
-        int64_t eventually_end = test_now_ns() + (timeout_ns);                                                         \
-        while (!(condition)) {                                                                                         \
-            require(test_now_ns() < eventually_end && "not in time: " #condition);                                     \
-            test_sleep_ns(1000000);                                                                                    \
-        }                                                                                                              \
+#define eventually(condition, timeout_ns)                                          \
+    do {                                                                           \
+        int64_t eventually_end = test_now_ns() + (timeout_ns);                     \
+        while (!(condition)) {                                                     \
+            require(test_now_ns() < eventually_end && "not in time: " #condition); \
+            test_sleep_ns(1000000);                                                \
+        }                                                                          \
     } while (0)
 
 /* Runs a function in a forked child and answers its status as waitpid does; ends the process if it takes longer than

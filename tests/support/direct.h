@@ -1,1 +1,0 @@
-/* Calls that are not made to fail. */
