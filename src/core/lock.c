@@ -25,9 +25,9 @@ void lock_acquire_contended(struct lock *lock)
             break; /* others sleep already: spinning would only overtake them */
         cpu_relax();
     }
-    /* From here on the word is written as contended even when the lock was free: this thread cannot know whether another
-     * one still sleeps. The price is at most one wake too many, and a lost one is impossible.
-     * ACQUIRE pairs with the RELEASE of lock_release. */
+    /* From here on the word is written as contended even when the lock was free: this thread cannot know whether
+     * another one still sleeps. The price is at most one wake too many, and a lost one is impossible. ACQUIRE pairs
+     * with the RELEASE of lock_release. */
     while (atomic_u32_exchange(&lock->word, LOCK_CONTENDED, ACQUIRE) != LOCK_FREE)
         os_wait_on(plain_word(lock), LOCK_CONTENDED, ROUSE_NEVER);
 }

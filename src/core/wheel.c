@@ -96,9 +96,9 @@ int64_t wheel_next(const struct wheel *wheel)
     return wheel->slots[level][lowest_bit(wheel->occupied[level])].earliest_ns;
 }
 
-/* Advances the wheel to `tick` or to the first slot that is due before it, whichever comes first, and moves the nodes of
- * that slot to the opened list. False if none is due. Only when the opened list is empty: it holds nodes of the tick
- * that is left here. */
+/* Advances the wheel to `tick` or to the first slot that is due before it, whichever comes first, and moves the nodes
+ * of that slot to the opened list. False if none is due. Only when the opened list is empty: it holds nodes of the
+ * tick that is left here. */
 static bool open_next_slot(struct wheel *wheel, uint64_t tick, int64_t now_ns)
 {
     unsigned level = first_level(wheel);

@@ -1,9 +1,9 @@
 /* A hierarchical timer wheel: adding and removing take constant time, and time may stand still or jump by years.
  *
- * Time is cut into ticks of 2^16 ns. Level 0 has a slot for each of the 64 ticks of the current group, level 1 one for
- * each of the 64 groups around it, and so on; eight levels cover every int64_t. A node lies on the lowest level on which
- * its tick and the wheel's differ, and moves down at most once a level as its time comes near. Slots say roughly when,
- * the nodes keep their exact deadlines: nothing expires early, and the wait can be exact.
+ * Time is cut into ticks of 2^16 ns. Level 0 has a slot for each of the 64 ticks of the current group, level 1 one
+ * for each of the 64 groups around it, and so on; eight levels cover every int64_t. A node lies on the lowest level
+ * on which its tick and the wheel's differ, and moves down at most once a level as its time comes near. Slots say
+ * roughly when, the nodes keep their exact deadlines: nothing expires early, and the wait can be exact.
  *
  * Order: nodes expire in the order of their ticks; inside one tick in the order of adding.
  *
