@@ -29,12 +29,16 @@ void os_pages_release(void *pages, size_t bytes);
 /* Gives the memory of whole pages back; they read as zero, or as before, afterwards. */
 void os_pages_discard(void *pages, size_t bytes);
 /* Makes pages fault. os_guard_is_light: guards cost no mapping each (proved by asking the kernel to write to one).
- * os_guard_install answers OK, LIMIT or NO_MEMORY. os_guard_remove makes them usable memory again. */
+ * os_guard_install answers OK, LIMIT or NO_MEMORY. os_guard_remove makes them usable memory again; it takes the pages of
+ * one install, and comes before their release, because heavy guards are counted. */
 bool os_guard_is_light(void);
 int os_guard_install(void *pages, size_t bytes);
 void os_guard_remove(void *pages, size_t bytes);
 /* How many heavy guards this process may have (half of the system's limit of mappings); SIZE_MAX if there is none. */
 size_t os_guard_limit(void);
+
+/* Calls `hook` when the process ends normally, or the library is unloaded. OK or NO_MEMORY. */
+int os_at_exit(void (*hook)(void));
 
 /* ---- threads ---- */
 
@@ -42,7 +46,7 @@ typedef struct os_thread {
     uintptr_t id; /* of the system's thread; meaning belongs to the implementation */
 } os_thread;
 
-/* Starts a thread with all signals blocked. `name` is for debuggers (15 bytes are kept). NO_THREAD or NO_MEMORY. */
+/* Starts a thread with all signals blocked but those that a fault of its own raises. `name` is for debuggers (15 bytes are kept). NO_THREAD or NO_MEMORY. */
 int os_thread_start(os_thread *thread, void (*body)(void *), void *argument, const char *name);
 void os_thread_join(os_thread *thread);
 void os_thread_yield(void);
@@ -125,12 +129,13 @@ void os_event_notify(const os_event *event);
 void os_event_clear(const os_event *event);
 
 /* Installs `handler` for one signal of enum rouse_signal, remembering what was there; restore puts it back. The handler
- * is called with the rouse_signal value and errno is kept around it. */
+ * is called with the rouse_signal value and errno is kept around it. One caller at a time. */
 int os_signal_install(int signal, void (*handler)(int signal));
 void os_signal_restore(int signal);
 
-/* Calls `hook(fault address, code address)` for a fault of memory access, on a stack of its own; when the hook answers
- * false, what was installed before gets the fault. OK or an error. os_fault_thread prepares the calling thread. */
+/* Calls `hook` with the address whose access failed, in a signal handler, on a stack of its own. True: try the access
+ * again; false: what was installed before gets the fault, and the process ends if that was nothing. One caller at a time.
+ * os_fault_thread_enter gives the calling thread that stack (*memory may be NULL: it had one), leave takes it back. */
 int os_fault_hook_install(bool (*hook)(uintptr_t address));
 void os_fault_hook_remove(void);
 int os_fault_thread_enter(void **memory);
