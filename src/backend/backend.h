@@ -1,10 +1,11 @@
-/* The contract of a polling backend: eight functions, two structs. One folder under src/backend implements them and is
+/* The contract of a polling backend: nine functions, two structs. One folder under src/backend implements them and is
  * linked; there is no table of function pointers (alternatives: such a table, which did not save others from writing
  * everything four times, and an #ifdef in the reactor, which mixes four systems in one file).
  *
  * A backend translates. It never schedules, keeps time, owns a thread or calls back. A *source* is a handle known under a
  * token; it has a read and a write channel. Attaching, arming and detaching happen under the lock of the source's
  * registry slot, from any thread; waiting only by the holder of the reactor's lock; waking from anywhere.
+ * No source has the token UINT64_MAX.
  *
  *   open     makes the kernel object and the wake-up path; leaves nothing half made on failure.
  *   close    releases everything; waits until nothing is lent to the kernel.
@@ -18,6 +19,10 @@
  *            Interrupted: 0. A deadline in the past does not block. Rounds up, never down.
  *   wake     the current or the next wait returns. Never blocks. The caller suppresses duplicates.
  *   handle   what a foreign loop waits for, or NOT_SUPPORTED.
+ *   renew    forgets every source at once, those included that can no longer be named because their handle was closed
+ *            while a copy of it lives on; the wake-up path and the handle stay. The caller attaches its sources again.
+ *            By the holder of the reactor's lock, between waits. NOT_SUPPORTED where closing a handle always ends its
+ *            events.
  *
  * Errors and hang-ups fire both channels: the operation repeats its system call and learns the exact error there. */
 #ifndef ROUSE_BACKEND_H
@@ -30,7 +35,8 @@ enum backend_channel {
     BACKEND_READ = 1,     /* reading would not block */
     BACKEND_WRITE = 2,    /* writing would not block */
     BACKEND_HANGUP = 4,   /* an end or error for good: every waiter of the channels that fired wants to know */
-    BACKEND_URGENT = 8    /* urgent data was seen: short counts no longer prove that the source is drained */
+    BACKEND_URGENT = 8    /* urgent data or the peer's end was seen: from now on short counts do not prove that the source
+                           * is drained. With the end, this is not a hang-up: writing may go on */
 };
 
 enum backend_event_kind {
@@ -63,5 +69,6 @@ int backend_detach(struct backend *backend, struct backend_source *source, bool 
 int backend_wait(struct backend *backend, struct backend_event *events, int limit, int64_t deadline_ns);
 void backend_wake(struct backend *backend);
 int backend_handle(struct backend *backend, os_handle *handle);
+int backend_renew(struct backend *backend);
 
 #endif

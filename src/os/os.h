@@ -46,7 +46,8 @@ typedef struct os_thread {
     uintptr_t id; /* of the system's thread; meaning belongs to the implementation */
 } os_thread;
 
-/* Starts a thread with all signals blocked but those that a fault of its own raises. `name` is for debuggers (15 bytes are kept). NO_THREAD or NO_MEMORY. */
+/* Starts a thread with all signals blocked but those that a fault of its own raises. `name` is for debuggers (15 bytes
+ * are kept). NO_THREAD or NO_MEMORY. */
 int os_thread_start(os_thread *thread, void (*body)(void *), void *argument, const char *name);
 void os_thread_join(os_thread *thread);
 void os_thread_yield(void);

@@ -1,0 +1,233 @@
+/* The backend over epoll.
+ *
+ * A source is registered once, edge-triggered, for both directions: arming and disarming would cost a system call each
+ * time, as much as a read that finds nothing. Level-triggered and one-shot registration lost for that reason.
+ *
+ * EPOLLPRI and EPOLLRDHUP are there because of what the kernel does not repeat: after urgent data, or when the end comes
+ * together with data, a read that got less than it asked for is not the end of the matter, and no further edge follows.
+ *
+ * The wake-up descriptor is an eventfd that is never read: each write to it is an edge. Reading it costs a system call
+ * for each wake-up, and a timerfd for the timeouts costs one for each wait; epoll_pwait2 takes them in nanoseconds. */
+#include "backend/backend.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "os/os_posix.h"
+
+#define WAKE_TOKEN  UINT64_MAX /* no source has it */
+#define BATCH       256
+#define WAIT_MAX_NS ROUSE_S(30 * 60) /* old kernels take more for infinite */
+
+struct backend {
+    int epoll;
+    int wake;
+    rouse_allocator allocator;
+    /* Below: only the holder of the right to wait. */
+    bool no_nanoseconds; /* epoll_pwait2 is missing */
+    struct epoll_event events[BATCH];
+};
+
+/* ---- opening and closing ---- */
+
+static int register_wake(struct backend *backend)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data = {.u64 = WAKE_TOKEN}};
+    return epoll_ctl(backend->epoll, EPOLL_CTL_ADD, backend->wake, &event) == 0 ? ROUSE_OK : os_status(errno);
+}
+
+int backend_open(struct backend **opened, const rouse_allocator *allocator)
+{
+    struct backend *backend = allocator->alloc(allocator->context, sizeof *backend, _Alignof(struct backend));
+    if (backend == NULL)
+        return ROUSE_NO_MEMORY;
+    backend->allocator = *allocator;
+    backend->no_nanoseconds = false;
+    int status;
+    backend->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (backend->epoll < 0) {
+        status = os_status(errno);
+        goto no_epoll;
+    }
+    backend->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (backend->wake < 0) {
+        status = os_status(errno);
+        goto no_wake;
+    }
+    status = register_wake(backend);
+    if (status != ROUSE_OK)
+        goto not_registered;
+    *opened = backend;
+    return ROUSE_OK;
+
+not_registered:
+    (void)os_close(backend->wake);
+no_wake:
+    (void)os_close(backend->epoll);
+no_epoll:
+    allocator->free(allocator->context, backend, sizeof *backend, _Alignof(struct backend));
+    return status;
+}
+
+void backend_close(struct backend *backend)
+{
+    rouse_allocator allocator = backend->allocator;
+    (void)os_close(backend->wake);
+    (void)os_close(backend->epoll);
+    allocator.free(allocator.context, backend, sizeof *backend, _Alignof(struct backend));
+}
+
+/* ---- sources ---- */
+
+static int attach_status(int error)
+{
+    switch (error) {
+    case EPERM:
+    case ELOOP:
+        return ROUSE_NOT_POLLABLE;
+    case ENOSPC:
+        return ROUSE_LIMIT; /* of /proc/sys/fs/epoll/max_user_watches */
+    default:
+        return os_status(error);
+    }
+}
+
+int backend_attach(struct backend *backend, struct backend_source *source, uint64_t token)
+{
+    struct epoll_event event = {
+        .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
+        .data = {.u64 = token},
+    };
+    int descriptor = os_descriptor(source->handle);
+    if (epoll_ctl(backend->epoll, EPOLL_CTL_ADD, descriptor, &event) == 0)
+        return ROUSE_OK;
+    if (errno != EEXIST)
+        return attach_status(errno);
+    /* An entry was left behind: the number was closed while a copy of the descriptor kept the entry alive, and then the
+     * copy was moved back to the number. */
+    return epoll_ctl(backend->epoll, EPOLL_CTL_MOD, descriptor, &event) == 0 ? ROUSE_OK : attach_status(errno);
+}
+
+int backend_arm(struct backend *backend, struct backend_source *source, unsigned channels)
+{
+    /* Every edge is reported, asked for or not. */
+    (void)backend;
+    (void)source;
+    (void)channels;
+    return ROUSE_OK;
+}
+
+int backend_detach(struct backend *backend, struct backend_source *source, bool closing)
+{
+    /* Failure means that the kernel has forgotten it already: ENOENT and EBADF after somebody closed it behind our back. */
+    struct epoll_event ignored = {0}; /* before Linux 2.6.9 it had to be there */
+    if (!closing)
+        (void)epoll_ctl(backend->epoll, EPOLL_CTL_DEL, os_descriptor(source->handle), &ignored);
+    return BACKEND_DONE;
+}
+
+/* ---- waiting ---- */
+
+static int64_t span_until(int64_t deadline_ns)
+{
+    if (deadline_ns <= 0)
+        return 0; /* a look without waiting, and without asking for the time */
+    if (deadline_ns == ROUSE_NEVER)
+        return WAIT_MAX_NS;
+    int64_t span = deadline_ns - os_now();
+    return span < 0 ? 0 : span > WAIT_MAX_NS ? WAIT_MAX_NS : span;
+}
+
+/* In milliseconds, rounded up: down would spin until the deadline has come. */
+static int wait_coarsely(struct backend *backend, int limit, int64_t span_ns)
+{
+    return epoll_wait(backend->epoll, backend->events, limit, (int)((span_ns + 999999) / 1000000));
+}
+
+#if !defined(SYS_epoll_pwait2) && (defined(__LP64__) || defined(__arm__) || defined(__i386__)) && \
+    !defined(__mips__) && !defined(__alpha__)
+#define SYS_epoll_pwait2 441
+#endif
+
+#if defined(SYS_epoll_pwait2)
+static int wait_finely(struct backend *backend, int limit, int64_t span_ns)
+{
+    /* The kernel's own struct: that of the C library is shorter on some 32-bit systems. */
+    struct {
+        int64_t seconds, nanoseconds;
+    } time = {span_ns / 1000000000, span_ns % 1000000000};
+    return (int)syscall(SYS_epoll_pwait2, backend->epoll, backend->events, limit, &time, NULL, (size_t)0);
+}
+#else
+static int wait_finely(struct backend *backend, int limit, int64_t span_ns)
+{
+    (void)backend;
+    (void)limit;
+    (void)span_ns;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
+
+static int wait_for_kernel(struct backend *backend, int limit, int64_t span_ns)
+{
+    if (!backend->no_nanoseconds) {
+        int count = wait_finely(backend, limit, span_ns);
+        /* Old kernels, emulators and valgrind say ENOSYS; sandboxes that do not know the call, EPERM. */
+        if (count >= 0 || (errno != ENOSYS && errno != EPERM))
+            return count;
+        backend->no_nanoseconds = true;
+    }
+    return wait_coarsely(backend, limit, span_ns);
+}
+
+static uint32_t channels_of(uint32_t events)
+{
+    uint32_t channels = 0;
+    if (events & (EPOLLIN | EPOLLRDHUP))
+        channels |= BACKEND_READ;
+    if (events & EPOLLOUT)
+        channels |= BACKEND_WRITE;
+    if (events & (EPOLLERR | EPOLLHUP)) /* these come alone on pipes whose other end is gone */
+        channels |= BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP;
+    if (events & (EPOLLPRI | EPOLLRDHUP))
+        channels |= BACKEND_URGENT;
+    return channels;
+}
+
+int backend_wait(struct backend *backend, struct backend_event *events, int limit, int64_t deadline_ns)
+{
+    int count = wait_for_kernel(backend, limit < BATCH ? limit : BATCH, span_until(deadline_ns));
+    if (count < 0)
+        return errno == EINTR ? 0 : os_status(errno);
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+        const struct epoll_event *event = &backend->events[i];
+        if (event->data.u64 == WAKE_TOKEN)
+            continue; /* whatever it says, it has done its work: wait returns */
+        events[kept++] = (struct backend_event){event->data.u64, channels_of(event->events), BACKEND_READY};
+    }
+    return kept;
+}
+
+void backend_wake(struct backend *backend)
+{
+    static const uint64_t one = 1;
+    while (write(backend->wake, &one, sizeof one) < 0) {
+        uint64_t ignored;
+        if (errno == EINTR)
+            continue;
+        /* The counter is full after 2^64 wake-ups: start again. Anything else cannot be helped here. */
+        if (errno != EAGAIN || (read(backend->wake, &ignored, sizeof ignored) < 0 && errno != EAGAIN && errno != EINTR))
+            return;
+    }
+}
+
+int backend_handle(struct backend *backend, os_handle *handle)
+{
+    *handle = backend->epoll;
+    return ROUSE_OK;
+}
