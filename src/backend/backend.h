@@ -35,8 +35,8 @@ enum backend_channel {
     BACKEND_READ = 1,     /* reading would not block */
     BACKEND_WRITE = 2,    /* writing would not block */
     BACKEND_HANGUP = 4,   /* an end or error for good: every waiter of the channels that fired wants to know */
-    BACKEND_URGENT = 8    /* urgent data or the peer's end was seen: from now on short counts do not prove that the source
-                           * is drained. With the end, this is not a hang-up: writing may go on */
+    BACKEND_URGENT = 8    /* urgent data or the peer's end was seen: from now on short counts do not prove that the
+                           * source is drained. With the end, this is not a hang-up: writing may go on */
 };
 
 enum backend_event_kind {

@@ -29,8 +29,8 @@ void os_pages_release(void *pages, size_t bytes);
 /* Gives the memory of whole pages back; they read as zero, or as before, afterwards. */
 void os_pages_discard(void *pages, size_t bytes);
 /* Makes pages fault. os_guard_is_light: guards cost no mapping each (proved by asking the kernel to write to one).
- * os_guard_install answers OK, LIMIT or NO_MEMORY. os_guard_remove makes them usable memory again; it takes the pages of
- * one install, and comes before their release, because heavy guards are counted. */
+ * os_guard_install answers OK, LIMIT or NO_MEMORY. os_guard_remove makes them usable memory again; it takes the pages
+ * of one install, and comes before their release, because heavy guards are counted. */
 bool os_guard_is_light(void);
 int os_guard_install(void *pages, size_t bytes);
 void os_guard_remove(void *pages, size_t bytes);
@@ -56,8 +56,8 @@ void os_thread_yield(void);
 void *os_current(void);
 void os_current_set(void *current);
 
-/* Sleeps while *word == expected, until woken, for no reason, or until the deadline; never sleeps if they differ. A wake
- * may name a word whose memory was freed meanwhile. */
+/* Sleeps while *word == expected, until woken, for no reason, or until the deadline; never sleeps if they differ. A
+ * wake may name a word whose memory was freed meanwhile. */
 void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns);
 void os_wake_one(const uint32_t *word);
 void os_wake_all(const uint32_t *word);
@@ -135,8 +135,9 @@ int os_signal_install(int signal, void (*handler)(int signal));
 void os_signal_restore(int signal);
 
 /* Calls `hook` with the address whose access failed, in a signal handler, on a stack of its own. True: try the access
- * again; false: what was installed before gets the fault, and the process ends if that was nothing. One caller at a time.
- * os_fault_thread_enter gives the calling thread that stack (*memory may be NULL: it had one), leave takes it back. */
+ * again; false: what was installed before gets the fault, and the process ends if that was nothing. One caller at a
+ * time. os_fault_thread_enter gives the calling thread that stack (*memory may be NULL: it had one), leave takes it
+ * back. */
 int os_fault_hook_install(bool (*hook)(uintptr_t address));
 void os_fault_hook_remove(void);
 int os_fault_thread_enter(void **memory);

@@ -1,11 +1,11 @@
 /* Statuses, clock, random numbers and processors.
  *
- * The clock never goes back. Kernels and hypervisors have shipped clocks that do, so os_now keeps the last answer of each
- * thread. A small step back is answered by standing still; a large one moves a correction that all threads share, so
- * that time goes on from there: a clock that merely stood still would delay every timer by the length of the step.
- * Exact within a thread; between threads it is as good as the system's clock until one of them has seen the step.
- * Lost: a maximum kept in one atomic, which is exact everywhere but costs a contended read-modify-write for each
- * reading; and trusting the system, as most runtimes do. */
+ * The clock never goes back. Kernels and hypervisors have shipped clocks that do, so os_now keeps the last answer of
+ * each thread. A small step back is answered by standing still; a large one moves a correction that all threads share,
+ * so that time goes on from there: a clock that merely stood still would delay every timer by the length of the step.
+ * Exact within a thread; between threads it is as good as the system's clock until one of them has seen the step. Lost:
+ * a maximum kept in one atomic, which is exact everywhere but costs a contended read-modify-write for each reading; and
+ * trusting the system, as most runtimes do. */
 #include "os/os_posix.h"
 
 #include <errno.h>
@@ -101,7 +101,7 @@ int os_status(int error)
 
 /* ---- clock ---- */
 
-/* Steps back below this are differences between processors, which pass: correcting them would make the clock run fast. */
+/* Smaller steps back are differences between processors, which pass: correcting them would make the clock run fast. */
 #define SMALL_STEP_NS ROUSE_MS(1)
 
 static atomic_i64 correction; /* only grows */
@@ -200,8 +200,8 @@ static unsigned affinity_count(void)
 }
 #endif
 
-/* A quota of processor time (cgroups' cpu.max) is not looked at: it limits time, not how many run at once. Whoever wants
- * fewer workers says so in the runtime's options. */
+/* A quota of processor time (cgroups' cpu.max) is not looked at: it limits time, not how many run at once. Whoever
+ * wants fewer workers says so in the runtime's options. */
 unsigned os_processors(void)
 {
 #if defined(__linux__)

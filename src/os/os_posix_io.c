@@ -1,9 +1,9 @@
 /* Descriptors: what they are, reading, writing and closing them.
  *
- * Writing to a pipe whose reader is gone raises SIGPIPE, and only sockets have a flag against it. A library may not change
- * what SIGPIPE does in its process, so the signal is blocked around the write and taken back if this write raised it.
- * Lost: ignoring it for good (the application's decision); RWF_NOSIGNAL (Linux 6.18; one call instead of three, but the
- * long way is needed for years). */
+ * Writing to a pipe whose reader is gone raises SIGPIPE, and only sockets have a flag against it. A library may not
+ * change what SIGPIPE does in its process, so the signal is blocked around the write and taken back if this write
+ * raised it. Lost: ignoring it for good (the application's decision); RWF_NOSIGNAL (Linux 6.18; one call instead of
+ * three, but the long way is needed for years). */
 #include "os/os_posix.h"
 
 #include <errno.h>

@@ -196,8 +196,8 @@ int os_tcp_accept(os_handle listener, os_handle *handle, rouse_address *peer)
     return status;
 }
 
-/* EOPNOTSUPP is not among them, though Linux's manual has it: it is also, and for ever, the answer for a descriptor that is
- * no listener. */
+/* EOPNOTSUPP is not among them, though Linux's manual has it: it is also, and for ever, the answer for a descriptor
+ * that is no listener. */
 bool os_accept_error_passes(int status)
 {
     switch (status) {
@@ -243,8 +243,8 @@ int os_tcp_connect_result(os_handle handle)
     int status = get_number(descriptor, SOL_SOCKET, SO_ERROR, &error);
     if (status != ROUSE_OK || error != 0)
         return status != ROUSE_OK ? status : os_status(error);
-    /* No error is no proof: the socket may have been reported writable before its connection was made, and somebody else
-     * may have taken the error. */
+    /* No error is no proof: the socket may have been reported writable before its connection was made, and somebody
+     * else may have taken the error. */
     union socket_address peer;
     socklen_t length = sizeof peer;
     if (getpeername(descriptor, &peer.any, &length) == 0)

@@ -138,7 +138,7 @@ OS_NOINLINE void os_current_set(void *value)
 
 #if USE_FUTEX
 
-/* 32-bit systems: the old call takes a time of two longs, the new one of two 64-bit numbers, like all 64-bit systems. */
+/* 32-bit systems: the old call takes a time of two longs, the new one of two 64-bit numbers, as 64-bit systems do. */
 #if defined(SYS_futex_time64)
 #define FUTEX_CALL SYS_futex_time64
 #else
@@ -253,7 +253,7 @@ void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns)
 }
 
 /* Everybody in the bucket, since others may sleep there on other words; and with the mutex held: without it a sleeper
- * between its look at the word and its sleep is missed, and macOS has lost such signals even so (dotnet/runtime#82709). */
+ * between its look at the word and its sleep is missed, and macOS has lost more (dotnet/runtime#82709). */
 void os_wake_all(const uint32_t *word)
 {
     struct bucket *bucket = bucket_of(word);
@@ -286,8 +286,8 @@ static void enter_child(void)
     count_fork(); /* what the child holds, the parent holds too */
 }
 
-/* Counted before the fork and after it: whoever opens or closes a descriptor meanwhile, in another thread, sees the number
- * move on the right side of the copy that the child gets. */
+/* Counted before the fork and after it: whoever opens or closes a descriptor meanwhile, in another thread, sees the
+ * number move on the right side of the copy that the child gets. */
 static void start_counting(void)
 {
     counting = pthread_atfork(count_fork, count_fork, enter_child) == 0;

@@ -3,14 +3,15 @@
  * A source is registered once, edge-triggered, for both directions: arming and disarming would cost a system call each
  * time, as much as a read that finds nothing. Level-triggered and one-shot registration lost for that reason.
  *
- * EPOLLPRI and EPOLLRDHUP are there because of what the kernel does not repeat: after urgent data, or when the end comes
- * together with data, a read that got less than it asked for is not the end of the matter, and no further edge follows.
+ * EPOLLPRI and EPOLLRDHUP are there because of what the kernel does not repeat: after urgent data, or when the end
+ * comes together with data, a read that got less than it asked for is not the end, and no further edge follows.
  *
  * The wake-up descriptor is an eventfd that is never read: each write to it is an edge. Reading it costs a system call
  * for each wake-up, and a timerfd for the timeouts costs one for each wait; epoll_pwait2 takes them in nanoseconds. */
 #include "backend/backend.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -33,10 +34,10 @@ struct backend {
 
 /* ---- opening and closing ---- */
 
-static int register_wake(struct backend *backend)
+static int register_wake(int epoll, int wake)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data = {.u64 = WAKE_TOKEN}};
-    return epoll_ctl(backend->epoll, EPOLL_CTL_ADD, backend->wake, &event) == 0 ? ROUSE_OK : os_status(errno);
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, wake, &event) == 0 ? ROUSE_OK : os_status(errno);
 }
 
 int backend_open(struct backend **opened, const rouse_allocator *allocator)
@@ -57,7 +58,7 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
         status = os_status(errno);
         goto no_wake;
     }
-    status = register_wake(backend);
+    status = register_wake(backend->epoll, backend->wake);
     if (status != ROUSE_OK)
         goto not_registered;
     *opened = backend;
@@ -122,7 +123,7 @@ int backend_arm(struct backend *backend, struct backend_source *source, unsigned
 
 int backend_detach(struct backend *backend, struct backend_source *source, bool closing)
 {
-    /* Failure means that the kernel has forgotten it already: ENOENT and EBADF after somebody closed it behind our back. */
+    /* ENOENT, EBADF: somebody closed it behind our back, and the kernel has forgotten it already. */
     struct epoll_event ignored = {0}; /* before Linux 2.6.9 it had to be there */
     if (!closing)
         (void)epoll_ctl(backend->epoll, EPOLL_CTL_DEL, os_descriptor(source->handle), &ignored);
@@ -224,6 +225,21 @@ void backend_wake(struct backend *backend)
         if (errno != EAGAIN || (read(backend->wake, &ignored, sizeof ignored) < 0 && errno != EAGAIN && errno != EINTR))
             return;
     }
+}
+
+/* A new set takes the number of the old one in one step: other threads may be attaching meanwhile. A wake-up that comes
+ * in between is not lost, because registering reports what is readable already. */
+int backend_renew(struct backend *backend)
+{
+    int fresh = epoll_create1(EPOLL_CLOEXEC);
+    if (fresh < 0)
+        return os_status(errno);
+    int status = register_wake(fresh, backend->wake);
+    while (status == ROUSE_OK && dup3(fresh, backend->epoll, O_CLOEXEC) < 0)
+        if (errno != EINTR && errno != EBUSY)
+            status = os_status(errno);
+    (void)os_close(fresh);
+    return status;
 }
 
 int backend_handle(struct backend *backend, os_handle *handle)
