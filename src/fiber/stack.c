@@ -282,8 +282,7 @@ static void slab_unmap(const struct stack_store *store, struct stack_slab *slab)
     for (size_t i = 0; i < slab->count; i++) {
         struct stack_item *item = &slab->items[i];
         annotation_stack_remove(store->valgrind, item->valgrind);
-        /* Heavy guards are counted; light ones go with the mapping. */
-        if (item->stack.guarded && !os_guard_is_light())
+        if (item->stack.guarded)
             os_guard_remove((char *)item->stack.low - store->page, store->page);
     }
     os_pages_release(low, slab->count * atomic_size_load(&slab->stride, RELAXED));
