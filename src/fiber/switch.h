@@ -36,8 +36,9 @@ struct switch_exceptions {
 };
 
 struct switch_context {
-    void *sp;                            /* where the stack was left; only a hint if portable; NULL before first use */
-    struct switch_exceptions exceptions; /* those of this stack, while it is left */
+    void *sp;                            /* where the stack was left; only a hint if portable */
+    struct switch_exceptions exceptions; /* of this stack, while it is left; empty while it runs */
+    struct switch_exceptions *of_thread; /* the C++ runtime's for the thread that runs it; NULL without C++ runtime */
 #if defined(ROUSE_FIBER_PORTABLE)
     ucontext_t registers;          /* what swapcontext saves */
     void (*entry)(void *argument); /* for the first resumption: makecontext passes no pointers */
@@ -50,8 +51,10 @@ struct switch_context {
 static inline void switch_prepare(struct switch_context *context, void *stack_low, size_t stack_bytes,
                                   void (*entry)(void *argument), void *argument);
 
-/* Leaves the running stack in *save and resumes *load; returns when somebody resumes *save. The context of a thread's
- * own stack needs no preparation but zeroing. */
+/* Makes the context of the calling thread's own stack. */
+static inline void switch_prepare_thread(struct switch_context *context);
+
+/* Leaves the running stack in *save and resumes *load; returns when somebody resumes *save. */
 static inline void switch_to(struct switch_context *save, struct switch_context *load);
 
 /* ---- implementation ---- */
@@ -59,22 +62,32 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
 #if defined(__ELF__)
 /* NULL unless the program was linked with a C++ runtime; one that dlopen brings later is not seen. */
 extern void *__cxa_get_globals(void) __attribute__((weak));
+#define SWITCH_EXCEPTIONS_OF_THREAD() (__cxa_get_globals ? __cxa_get_globals() : NULL)
+#else
+#define SWITCH_EXCEPTIONS_OF_THREAD() NULL
+#endif
 
-static inline void switch_exceptions_exchange(struct switch_exceptions *save, const struct switch_exceptions *load)
+static inline void switch_prepare_thread(struct switch_context *context)
 {
-    if (__cxa_get_globals) {
-        struct switch_exceptions *current = __cxa_get_globals();
-        *save = *current;
-        *current = *load;
+    context->sp = NULL;
+    context->exceptions = (struct switch_exceptions){0};
+    context->of_thread = SWITCH_EXCEPTIONS_OF_THREAD();
+}
+
+/* The address of the thread's goes from context to context, because asking for it costs as much as two switches. Almost
+ * always both sides have none; then nothing is copied. */
+static inline void switch_exceptions_exchange(struct switch_context *save, struct switch_context *load)
+{
+    struct switch_exceptions *current = save->of_thread;
+    if (!current)
+        return;
+    load->of_thread = current;
+    if (current->caught || current->uncaught || load->exceptions.caught || load->exceptions.uncaught) {
+        save->exceptions = *current;
+        *current = load->exceptions;
+        load->exceptions = (struct switch_exceptions){0};
     }
 }
-#else
-static inline void switch_exceptions_exchange(struct switch_exceptions *save, const struct switch_exceptions *load)
-{
-    (void)save;
-    (void)load;
-}
-#endif
 
 #if defined(ROUSE_FIBER_PORTABLE)
 
@@ -85,6 +98,7 @@ static inline void switch_prepare(struct switch_context *context, void *stack_lo
                                   void (*entry)(void *argument), void *argument)
 {
     context->exceptions = (struct switch_exceptions){0};
+    context->of_thread = NULL;
     context->sp = (char *)stack_low + stack_bytes;
     context->entry = entry;
     context->argument = argument;
@@ -93,7 +107,7 @@ static inline void switch_prepare(struct switch_context *context, void *stack_lo
 
 static inline void switch_to(struct switch_context *save, struct switch_context *load)
 {
-    switch_exceptions_exchange(&save->exceptions, &load->exceptions);
+    switch_exceptions_exchange(save, load);
     switch_registers(save, load);
 }
 
@@ -108,12 +122,13 @@ static inline void switch_prepare(struct switch_context *context, void *stack_lo
                                   void (*entry)(void *argument), void *argument)
 {
     context->exceptions = (struct switch_exceptions){0};
+    context->of_thread = NULL;
     context->sp = switch_frame((char *)stack_low + stack_bytes, entry, argument);
 }
 
 static inline void switch_to(struct switch_context *save, struct switch_context *load)
 {
-    switch_exceptions_exchange(&save->exceptions, &load->exceptions);
+    switch_exceptions_exchange(save, load);
     switch_stacks(&save->sp, load->sp);
 }
 
