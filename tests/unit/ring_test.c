@@ -260,7 +260,7 @@ static void run_market(uint32_t start, size_t items)
 
 TEST(every_item_is_taken_exactly_once_by_the_owner_or_a_thief)
 {
-    run_market(0, test_scale(300000, 100000000));
+    run_market(0, test_scale(2000000, 100000000));
 }
 
 TEST(nothing_is_lost_where_the_indices_wrap_while_thieves_are_at_work)
