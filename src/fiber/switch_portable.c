@@ -1,6 +1,6 @@
 /* The switch for targets without one in assembly: ucontext, which POSIX once had and most C libraries still have. Each
  * switch costs a system call for the signal mask. Where shadow stacks are switched on, the C library gives each context
- * one. */
+ * one. AddressSanitizer makes its own guess at swapcontext and wipes the red zones of what is resumed: it finds less. */
 #include "fiber/switch.h"
 
 #if defined(ROUSE_FIBER_PORTABLE)
