@@ -1,22 +1,43 @@
 /* The server as fibers: straight-line code that seems to block. */
 #include "server.h"
 
+/* Writes the reply. When the server stops meanwhile, the client still gets it, if it takes it before the grace has
+ * passed: that is what the shield is for. */
+static int answer(rouse_stream *peer, struct reply *reply, size_t size)
+{
+    rouse_shield shield;
+    rouse_shield_enter(&shield, ROUSE_NEVER);
+    int status = rouse_write_all(peer, reply->text, size, NULL);
+    rouse_shield_leave(&shield);
+    return status;
+}
+
+/* Ends a conversation so that the last reply arrives: closing while the client has sent more than was read would make
+ * the system throw away what it has not delivered yet. */
+static void part(rouse_stream *peer, struct reply *scratch)
+{
+    rouse_shield shield;
+    rouse_shutdown(peer, ROUSE_SHUTDOWN_WRITE);
+    rouse_shield_enter(&shield, ROUSE_NEVER);
+    while (rouse_read(peer, scratch->text, sizeof scratch->text) > 0) {}
+    rouse_shield_leave(&shield);
+}
+
 /* One connection. */
 static int serve(void *argument)
 {
     rouse_stream *peer = argument;
     struct reply reply;
     ptrdiff_t length;
-    int status = ROUSE_OK;
 
-    /* When the server stops, this read answers CANCELLED ... */
-    while (status == ROUSE_OK && (length = rouse_read(peer, reply.text + PREFIX_BYTES, READ_MAX)) > 0) {
-        rouse_shield shield;
-        size_t size = reply_finish(&reply, (size_t)length);
-        /* ... but a reply that is on its way gets out, if the client takes it before the grace has passed. */
-        rouse_shield_enter(&shield, ROUSE_NEVER);
-        status = rouse_write_all(peer, reply.text, size, NULL);
-        rouse_shield_leave(&shield);
+    /* When the server stops, this read answers CANCELLED. */
+    while ((length = rouse_read(peer, reply.text + PREFIX_BYTES, READ_MAX)) > 0) {
+        if (answer(peer, &reply, reply_finish(&reply, (size_t)length)) != ROUSE_OK)
+            break;
+        if (rouse_is_cancelled()) {
+            part(peer, &reply);
+            break;
+        }
     }
     rouse_close(peer);
     return ROUSE_OK; /* a connection that broke is no failure of the server */

@@ -6,29 +6,45 @@
 
 struct connection {
     rouse_stream *peer;
-    enum { STARTING, READING, WRITING } step;
+    enum step { STARTING, READING, WRITING, PARTING } step;
     rouse_op op;         /* the read or the write */
-    rouse_shield shield; /* around the write */
+    rouse_shield shield; /* around what goes on when the server stops */
     struct reply reply;
 };
 
-/* The operation keeps the address of the buffer, so it is prepared here, where the state has its final place, and not
- * by whoever spawns the task: spawning copies the state. */
-static void start_reading(struct connection *connection)
+/* Polls the operation inside a shield: a task that is stopped while it waits there is polled on, until the grace has
+ * passed. */
+static ptrdiff_t poll_shielded(struct connection *connection, rouse_context *context)
+{
+    rouse_shield_enter(&connection->shield, ROUSE_NEVER);
+    ptrdiff_t done = rouse_op_poll(&connection->op, context);
+    rouse_shield_leave(&connection->shield);
+    return done;
+}
+
+/* Prepares the operation for the next step. It keeps the address of the buffer, so this is done here, where the state
+ * has its final place, and not by whoever spawns the task: spawning copies the state. */
+static void start_reading(struct connection *connection, enum step step)
 {
     rouse_read_init(&connection->op, connection->peer, connection->reply.text + PREFIX_BYTES, READ_MAX);
-    connection->step = READING;
+    connection->step = step;
+}
+
+static void start_writing(struct connection *connection, size_t size)
+{
+    rouse_write_all_init(&connection->op, connection->peer, connection->reply.text, size, NULL);
+    connection->step = WRITING;
 }
 
 static int connection_poll(void *state, void *result, rouse_context *context)
 {
     struct connection *connection = state;
+    ptrdiff_t done;
     (void)result;
     for (;;) {
-        ptrdiff_t done;
         switch (connection->step) {
         case STARTING:
-            start_reading(connection);
+            start_reading(connection, READING);
             break;
 
         case READING: /* when the server stops, this answers CANCELLED */
@@ -37,20 +53,27 @@ static int connection_poll(void *state, void *result, rouse_context *context)
                 return ROUSE_PENDING;
             if (done <= 0)
                 return ROUSE_OK; /* the end of the stream, or a connection that broke */
-            rouse_write_all_init(&connection->op, connection->peer, connection->reply.text,
-                                 reply_finish(&connection->reply, (size_t)done), NULL);
-            connection->step = WRITING;
+            start_writing(connection, reply_finish(&connection->reply, (size_t)done));
             break;
 
-        case WRITING: /* a task that is stopped while it waits inside a shield is polled on until the grace has passed */
-            rouse_shield_enter(&connection->shield, ROUSE_NEVER);
-            done = rouse_op_poll(&connection->op, context);
-            rouse_shield_leave(&connection->shield);
+        case WRITING:
+            done = poll_shielded(connection, context);
             if (done == ROUSE_PENDING)
                 return ROUSE_PENDING;
             if (done != ROUSE_OK)
                 return ROUSE_OK;
-            start_reading(connection);
+            if (context->cancelled)
+                rouse_shutdown(connection->peer, ROUSE_SHUTDOWN_WRITE);
+            start_reading(connection, context->cancelled ? PARTING : READING);
+            break;
+
+        case PARTING: /* as part() of fiber_style.c: so that the last reply arrives */
+            done = poll_shielded(connection, context);
+            if (done == ROUSE_PENDING)
+                return ROUSE_PENDING;
+            if (done <= 0)
+                return ROUSE_OK;
+            start_reading(connection, PARTING);
             break;
         }
     }
