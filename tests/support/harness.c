@@ -158,6 +158,13 @@ struct state {
 
 static struct state before, after;
 
+/* A flag that the C library adds to every action it sets, so also to one that is put back. */
+#if defined(__linux__)
+#define RESTORER 0x04000000
+#else
+#define RESTORER 0
+#endif
+
 static void look_at_descriptors(struct state *state)
 {
     DIR *list = opendir("/proc/self/fd");
@@ -227,7 +234,7 @@ static int differences(void)
     }
     for (int i = 1; i < SIGNALS; i++) {
         if (before.handled[i] && (before.actions[i].sa_handler != after.actions[i].sa_handler ||
-                                  before.actions[i].sa_flags != after.actions[i].sa_flags)) {
+                                  ((before.actions[i].sa_flags ^ after.actions[i].sa_flags) & ~RESTORER) != 0)) {
             dprintf(2, "%s: what signal %d does has changed\n", test_name(), i);
             count++;
         }
