@@ -1,13 +1,11 @@
 /* The demonstration server from outside: its conversation, its arguments and how it stops, in every way it can run. */
 #include "support/harness.h"
 #include "support/net.h"
+#include "support/process.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #if !defined(POLL_SERVER_PATH)
@@ -24,132 +22,53 @@
 /* ---- a running server ---- */
 
 struct server {
-    pid_t pid;
-    int output, errors; /* reading ends of pipes; -1: closed */
+    test_process process;
     uint16_t port;
 };
 
-enum stdout_kind { PIPE, BROKEN_PIPE, CLOSED };
-
-static const char *server_path(void)
+static test_process launch(const char *const *arguments, enum test_stdout kind)
 {
+    test_process process;
     const char *path = getenv("POLL_SERVER_PATH");
     path = path != NULL ? path : POLL_SERVER_PATH;
     if (*path == '\0') {
         skip(); /* built without the examples */
     }
-    return path;
-}
-
-/* Starts the server with up to eight arguments, the last followed by NULL. */
-static struct server launch(const char *const *arguments, enum stdout_kind kind)
-{
-    struct server server;
-    char *argv[12] = {(char *)(uintptr_t)server_path()};
-    int output[2], errors[2];
-    for (size_t i = 0; i < 8 && arguments[i] != NULL; i++) {
-        argv[i + 1] = (char *)(uintptr_t)arguments[i];
-    }
-    require(pipe(output) == 0 && pipe(errors) == 0);
-    server.pid = fork();
-    require(server.pid >= 0);
-    if (server.pid == 0) {
-        dup2(output[1], 1);
-        dup2(errors[1], 2);
-        if (kind == CLOSED) {
-            close(0);
-            close(1);
-        }
-        close(output[0]);
-        close(output[1]);
-        close(errors[0]);
-        close(errors[1]);
-        execv(argv[0], argv);
-        _exit(126);
-    }
-    close(output[1]);
-    close(errors[1]);
-    server.output = output[0];
-    server.errors = errors[0];
-    server.port = 0;
-    if (kind == BROKEN_PIPE) {
-        close(server.output);
-        server.output = -1;
-    }
-    return server;
-}
-
-/* Reads what there is until the writer has closed it or the line has ended; answers the length. */
-static size_t read_text(int file, char *text, size_t size, bool one_line)
-{
-    size_t length = 0;
-    int64_t deadline = test_now_ns() + 10 * SECOND;
-    while (length < size - 1) {
-        struct pollfd ready = {file, POLLIN, 0};
-        require(test_now_ns() < deadline);
-        if (poll(&ready, 1, 100) <= 0) {
-            continue;
-        }
-        ssize_t count = read(file, text + length, one_line ? 1 : size - 1 - length);
-        if (count <= 0) {
-            break;
-        }
-        length += (size_t)count;
-        if (one_line && text[length - 1] == '\n') {
-            break;
-        }
-    }
-    text[length] = '\0';
-    return length;
+    test_process_start(&process, path, arguments, kind);
+    return process;
 }
 
 static struct server start(const char *const *arguments)
 {
-    struct server server = launch(arguments, PIPE);
+    struct server server = {launch(arguments, TEST_STDOUT_PIPE), 0};
     char line[128], host[64];
-    unsigned port;
-    read_text(server.output, line, sizeof line, true);
+    unsigned port = 0;
+    test_read_line(server.process.output, line, sizeof line);
     if (sscanf(line, "listening on %63[0-9.]:%u\n", host, &port) != 2 &&
         sscanf(line, "listening on [%63[0-9a-f:]]:%u\n", host, &port) != 2) {
         fprintf(stderr, "the first line is: %s\n", line);
-        require(!line[0] && "a first line with the address");
     }
+    require(port != 0);
     server.port = (uint16_t)port;
     return server;
 }
 
-/* Waits for the end; answers waitpid's status. */
-static int ended(struct server *server, int64_t timeout_ns)
+static void interrupt(struct server *server)
 {
-    int status;
-    int64_t deadline = test_now_ns() + timeout_ns;
-    while (waitpid(server->pid, &status, WNOHANG) == 0) {
-        if (test_now_ns() > deadline) {
-            kill(server->pid, SIGKILL);
-            require(test_now_ns() <= deadline && "the server ends in time");
-        }
-        test_sleep_ns(1000000);
-    }
-    return status;
+    test_process_signal(&server->process, SIGINT);
 }
 
-static void expect_exit(struct server *server, int wanted, int64_t timeout_ns)
+static void expect_end(test_process *process, int wanted, int64_t timeout_ns)
 {
     char text[1024];
-    int status = ended(server, timeout_ns);
-    read_text(server->errors, text, sizeof text, false);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != wanted) {
+    int status = test_process_end(process, timeout_ns);
+    test_read_text(process->errors, text, sizeof text);
+    if (status != wanted || text[0] != '\0') {
         fprintf(stderr, "the server's standard error: %s\n", text);
     }
-    require(WIFEXITED(status));
-    require_int(WEXITSTATUS(status), ==, wanted);
-    if (wanted == 0) {
-        require_int(text[0], ==, '\0');
-    }
-    close(server->errors);
-    if (server->output >= 0) {
-        close(server->output);
-    }
+    require_int(status, ==, wanted);
+    require_int(text[0], ==, '\0');
+    test_process_forget(process);
 }
 
 static bool refuses(uint16_t port)
@@ -164,8 +83,8 @@ static bool refuses(uint16_t port)
 
 static void stop(struct server *server)
 {
-    kill(server->pid, SIGINT);
-    expect_exit(server, 0, 3 * SECOND);
+    interrupt(server);
+    expect_end(&server->process, 0, 3 * SECOND);
 }
 
 /* ---- every way to run it ---- */
@@ -320,10 +239,10 @@ TEST(a_signal_ends_idle_connections_at_once)
         int one = test_connect_port(server.port), two = test_connect_port(server.port);
         ask(one, "hello", 5, PREFIX "hello\n");
         ask(two, "hello", 5, PREFIX "hello\n");
-        kill(server.pid, i % 2 == 0 ? SIGINT : SIGTERM);
+        test_process_signal(&server.process, i % 2 == 0 ? SIGINT : SIGTERM);
         test_expect_end(one);
         test_expect_end(two);
-        expect_exit(&server, 0, 2 * SECOND);
+        expect_end(&server.process, 0, 2 * SECOND);
         assert_true(refuses(server.port));
         test_close(one);
         test_close(two);
@@ -362,13 +281,13 @@ TEST(an_unsent_reply_still_gets_out_after_the_signal)
         int idle = test_connect_port(server.port), slow = test_connect_port(server.port);
         ask(idle, "hello", 5, PREFIX "hello\n");
         test_send_until_full(slow);
-        kill(server.pid, SIGINT);
+        interrupt(&server);
         test_expect_end(idle);
         eventually(refuses(server.port), SECOND);
         test_sleep_ns(100000000); /* the reply waits for its reader */
         assert_true(reply_is_whole(slow));
         test_close(slow);
-        expect_exit(&server, 0, 2 * SECOND);
+        expect_end(&server.process, 0, 2 * SECOND);
         test_close(idle);
     }
 }
@@ -384,10 +303,10 @@ TEST(an_unsent_reply_that_nobody_reads_is_given_up_after_five_seconds)
     }
     int64_t signalled = test_now_ns();
     for (size_t i = 0; i < WAYS; i++) {
-        kill(servers[i].pid, SIGINT);
+        interrupt(&servers[i]);
     }
     for (size_t i = 0; i < WAYS; i++) {
-        expect_exit(&servers[i], 0, GRACE + 3 * SECOND);
+        expect_end(&servers[i].process, 0, GRACE + 3 * SECOND);
         assert_true(test_now_ns() - signalled >= GRACE - SECOND / 10);
         test_close(clients[i]);
     }
@@ -399,10 +318,10 @@ TEST(a_second_signal_ends_it_at_once)
         struct server server = start(ways[i / 2]);
         int client = test_connect_port(server.port);
         test_send_until_full(client);
-        kill(server.pid, SIGINT);
+        interrupt(&server);
         eventually(refuses(server.port), SECOND);
-        kill(server.pid, i % 2 == 0 ? SIGINT : SIGTERM);
-        expect_exit(&server, 130, SECOND);
+        test_process_signal(&server.process, i % 2 == 0 ? SIGINT : SIGTERM);
+        expect_end(&server.process, 130, SECOND);
         test_close(client);
     }
 }
@@ -416,14 +335,14 @@ TEST(it_works_without_standard_output)
         uint16_t port = test_free_port();
         snprintf(address, sizeof address, "127.0.0.1:%u", port);
         const char *arguments[] = {"--listen", address, NULL};
-        struct server server = launch(arguments, i == 0 ? CLOSED : BROKEN_PIPE);
+        struct server server = {launch(arguments, i == 0 ? TEST_STDOUT_CLOSED : TEST_STDOUT_BROKEN_PIPE), port};
         eventually(!refuses(port), TEST_SOON);
         int client = test_connect_port(port);
         ask(client, "anyone?", 7, PREFIX "anyone?\n");
-        kill(server.pid, SIGINT);
+        interrupt(&server);
         test_expect_end(client);
         test_close(client);
-        expect_exit(&server, 0, 2 * SECOND);
+        expect_end(&server.process, 0, 2 * SECOND);
     }
 }
 
@@ -448,16 +367,14 @@ TEST(it_listens_on_ipv6)
 
 static void expect_one_line_of_error(const char *const *arguments, int status)
 {
-    struct server server = launch(arguments, PIPE);
+    test_process process = launch(arguments, TEST_STDOUT_PIPE);
     char output[256], errors[1024];
-    int ending = ended(&server, TEST_SOON);
-    size_t length = read_text(server.errors, errors, sizeof errors, false);
-    require_int(read_text(server.output, output, sizeof output, false), ==, 0);
-    require(WIFEXITED(ending));
-    require_int(WEXITSTATUS(ending), ==, status);
+    int ending = test_process_end(&process, TEST_SOON);
+    size_t length = test_read_text(process.errors, errors, sizeof errors);
+    require_int(test_read_text(process.output, output, sizeof output), ==, 0);
+    require_int(ending, ==, status);
     require(length > 1 && strchr(errors, '\n') == errors + length - 1);
-    close(server.output);
-    close(server.errors);
+    test_process_forget(&process);
 }
 
 TEST(wrong_arguments_are_refused)
@@ -512,10 +429,10 @@ TEST(an_address_that_cannot_be_had_is_an_error)
 TEST(help_is_printed)
 {
     static const char *const arguments[] = {"--help", NULL};
-    struct server server = launch(arguments, PIPE);
+    test_process process = launch(arguments, TEST_STDOUT_PIPE);
     char text[4096];
-    read_text(server.output, text, sizeof text, false);
+    test_read_text(process.output, text, sizeof text);
     assert_non_null(strstr(text, "usage: poll_server"));
     assert_non_null(strstr(text, "--listen"));
-    expect_exit(&server, 0, TEST_SOON);
+    expect_end(&process, 0, TEST_SOON);
 }

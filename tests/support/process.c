@@ -1,0 +1,120 @@
+#include "support/process.h"
+
+#include "support/faults.h"
+#include "support/harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
+
+#define READ_LIMIT INT64_C(15000000000)
+
+static void open_pipe(int ends[2])
+{
+    require(pipe(ends) == 0);
+    require(fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0);
+}
+
+void test_process_start(test_process *process, const char *path, const char *const *arguments, enum test_stdout kind)
+{
+    bool was_exempt = faults_exempt(true);
+    char *argv[16] = {(char *)(uintptr_t)path};
+    int output[2], errors[2];
+    for (size_t i = 0; arguments[i] != NULL; i++) {
+        require(i + 2 < sizeof argv / sizeof argv[0]);
+        argv[i + 1] = (char *)(uintptr_t)arguments[i];
+    }
+    open_pipe(output);
+    open_pipe(errors);
+    process->pid = fork();
+    require(process->pid >= 0);
+    if (process->pid == 0) {
+#if defined(__linux__)
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves no program behind */
+#endif
+        dup2(output[1], 1);
+        dup2(errors[1], 2);
+        if (kind == TEST_STDOUT_CLOSED) {
+            close(0);
+            close(1);
+        }
+        execv(argv[0], argv);
+        _exit(126);
+    }
+    require(close(output[1]) == 0 && close(errors[1]) == 0);
+    process->output = output[0];
+    process->errors = errors[0];
+    if (kind != TEST_STDOUT_PIPE) {
+        require(close(process->output) == 0);
+        process->output = -1;
+    }
+    faults_exempt(was_exempt);
+}
+
+static size_t read_some(int pipe, char *text, size_t size, bool one_line)
+{
+    bool was_exempt = faults_exempt(true);
+    size_t length = 0;
+    int64_t deadline = test_now_ns() + READ_LIMIT;
+    while (length < size - 1 && !(one_line && length > 0 && text[length - 1] == '\n')) {
+        struct pollfd ready = {pipe, POLLIN, 0};
+        require(test_now_ns() < deadline);
+        if (poll(&ready, 1, 100) <= 0) {
+            continue;
+        }
+        ssize_t count = read(pipe, text + length, one_line ? 1 : size - 1 - length);
+        if (count <= 0) {
+            break;
+        }
+        length += (size_t)count;
+    }
+    text[length] = '\0';
+    faults_exempt(was_exempt);
+    return length;
+}
+
+size_t test_read_text(int pipe, char *text, size_t size)
+{
+    return read_some(pipe, text, size, false);
+}
+
+size_t test_read_line(int pipe, char *text, size_t size)
+{
+    return read_some(pipe, text, size, true);
+}
+
+void test_process_signal(const test_process *process, int signal)
+{
+    require(kill(process->pid, signal) == 0);
+}
+
+int test_process_end(test_process *process, int64_t timeout_ns)
+{
+    int status;
+    int64_t pause = 100000, deadline = test_now_ns() + timeout_ns;
+    while (waitpid(process->pid, &status, WNOHANG) == 0) {
+        if (test_now_ns() > deadline) {
+            kill(process->pid, SIGKILL);
+            require(test_now_ns() <= deadline && "the program ends in time");
+        }
+        test_sleep_ns(pause);
+        pause = pause < 2000000 ? pause * 2 : pause;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void test_process_forget(test_process *process)
+{
+    bool was_exempt = faults_exempt(true);
+    if (process->output >= 0) {
+        close(process->output);
+    }
+    close(process->errors);
+    faults_exempt(was_exempt);
+}
