@@ -62,9 +62,12 @@ static int connection_poll(void *state, void *result, rouse_context *context)
                 return ROUSE_PENDING;
             if (done != ROUSE_OK)
                 return ROUSE_OK;
-            if (context->cancelled)
+            if (rouse_is_cancelled()) {
                 rouse_shutdown(connection->peer, ROUSE_SHUTDOWN_WRITE);
-            start_reading(connection, context->cancelled ? PARTING : READING);
+                start_reading(connection, PARTING);
+            } else {
+                start_reading(connection, READING);
+            }
             break;
 
         case PARTING: /* as part() of fiber_style.c: so that the last reply arrives */
@@ -83,6 +86,7 @@ static void connection_drop(void *state)
 {
     struct connection *connection = state;
     rouse_op_cancel(&connection->op);
+    rouse_shield_cancel(&connection->shield);
     rouse_close(connection->peer);
 }
 

@@ -42,9 +42,14 @@ typedef struct rouse_shield {
     uintptr_t reserved[12]; /* of the library; zeroed is valid */
 } rouse_shield;
 
-/* The same rules as deadlines: reverse order, same fiber or same poll. */
+/* The same rules as deadlines: reverse order, same fiber or same poll. In a poll function an operation that is pending
+ * inside the shield keeps the task alive: enter the same shield again in the next poll, and give it to
+ * rouse_shield_cancel before its memory goes. */
 ROUSE_API int rouse_shield_enter(rouse_shield *shield, int64_t timeout_ns);
 ROUSE_API int rouse_shield_leave(rouse_shield *shield);
+
+/* Stops the timer of a shield that is not in force. A zeroed shield is left alone. */
+ROUSE_API void rouse_shield_cancel(rouse_shield *shield);
 
 /* 1 if the calling task is cancelled and no shield holds it off, else 0. Never waits. */
 ROUSE_API int rouse_is_cancelled(void);
