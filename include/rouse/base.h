@@ -41,11 +41,13 @@ ROUSE_API const char *rouse_backend_name(void);
 /* ---- statuses ----
  *
  * Calls answer an int: 0 is success, a negative number one of the statuses below, with the same value on every
- * system. Calls that count answer the count or a negative status. A number never changes its meaning. */
+ * system. Calls that count answer the count or a negative status. A number never changes its meaning. FAILED is for your
+ * own functions: the library never answers it. */
 
 #define ROUSE_STATUS_MAP(X)                                                                                            \
     X(OK, 0, "success")                                                                                                \
-    X(PENDING, -1, "not finished: the waker will be called")                                                           \
+    X(FAILED, -1, "failed")                                                                                            \
+    X(PENDING, -2147483647, "not finished: the waker will be called")                                                  \
     X(CANCELLED, -2, "the task or its scope was cancelled")                                                            \
     X(TIMED_OUT, -3, "the deadline passed")                                                                            \
     X(CLOSED, -4, "the handle was closed, or never was open")                                                          \

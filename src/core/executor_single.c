@@ -1,0 +1,186 @@
+/* The single-threaded executor has no thread: whoever waits for it drives it. The *seat* is the right to drive. A thread that
+ * finds it taken sleeps, and is told when it is free. */
+#include "core/runtime.h"
+
+/* Tasks polled in one turn before the caller gets control back. */
+#define TURN_POLLS 256
+
+/* A plain thread's sleep. Counted, because clones of its waker may outlive the wait. */
+struct thread_waiter {
+    atomic_size references; /* the sleeping thread, and each waker */
+    atomic_u32 signal;      /* SIGNAL_* below; what the thread sleeps on */
+    struct lock lock;       /* driving */
+    struct parker *driving; /* the parker it sleeps in while it drives a runtime; NULL else */
+    struct list_node link;  /* on a runtime's seat_waiters, under its seat_lock */
+};
+
+enum { SIGNAL_NONE = 0, SIGNAL_SEAT = 1 /* the seat may be free */, SIGNAL_WOKEN = 2 /* the waker was called */ };
+
+static void release(struct thread_waiter *waiter)
+{
+    /* ACQ_REL: the last one sees what the others did. */
+    if (atomic_size_sub(&waiter->references, 1, ACQ_REL) == 1) os_free(waiter);
+}
+
+static void raise_signal(struct thread_waiter *waiter, uint32_t signal)
+{
+    atomic_u32_or(&waiter->signal, signal, ACQ_REL); /* with the loads in thread_waiter_wait */
+    os_wake_one((const uint32_t *)(const void *)&waiter->signal);
+}
+
+static rouse_waker waiter_clone(void *data);
+
+static void waiter_wake_by_ref(void *data)
+{
+    struct thread_waiter *waiter = data;
+    raise_signal(waiter, SIGNAL_WOKEN);
+    /* Under the lock: the runtime that is driven may be freed once the thread has stopped driving. */
+    lock_acquire(&waiter->lock);
+    if (waiter->driving) parker_unpark(waiter->driving);
+    lock_release(&waiter->lock);
+}
+
+static void waiter_wake(void *data)
+{
+    waiter_wake_by_ref(data);
+    release(data);
+}
+
+static void waiter_drop(void *data)
+{
+    release(data);
+}
+
+static const rouse_waker_table waiter_table = { waiter_clone, waiter_wake, waiter_wake_by_ref, waiter_drop };
+
+static rouse_waker waiter_clone(void *data)
+{
+    atomic_size_add(&((struct thread_waiter *)data)->references, 1, RELAXED); /* made from a reference that is held */
+    return (rouse_waker){ data, &waiter_table };
+}
+
+struct thread_waiter *thread_waiter_new(void)
+{
+    struct thread_waiter *waiter = os_alloc(sizeof *waiter, _Alignof(max_align_t));
+    if (!waiter) return NULL;
+    *waiter = (struct thread_waiter){ .driving = NULL };
+    atomic_size_init(&waiter->references, 1);
+    return waiter;
+}
+
+rouse_waker thread_waiter_waker(struct thread_waiter *waiter)
+{
+    return (rouse_waker){ waiter, &waiter_table };
+}
+
+void thread_waiter_free(struct thread_waiter *waiter)
+{
+    release(waiter);
+}
+
+static bool was_woken(struct thread_waiter *waiter)
+{
+    return (atomic_u32_load(&waiter->signal, ACQUIRE) & SIGNAL_WOKEN) != 0; /* pairs with raise_signal */
+}
+
+/* ---- the seat ---- */
+
+bool executor_single_try_seat(struct rouse_runtime *runtime)
+{
+    if (!lock_try(&runtime->seat)) return false;
+    worker_enter(&runtime->worker[0]);
+    return true;
+}
+
+void executor_single_leave_seat(struct rouse_runtime *runtime)
+{
+    worker_leave(&runtime->worker[0]);
+    lock_release(&runtime->seat);
+    /* Whoever queued up before the release is told; who comes later tries the seat after queueing up. */
+    lock_acquire(&runtime->seat_lock);
+    struct list_node *link = list_pop_front(&runtime->seat_waiters);
+    if (link) raise_signal(CONTAINER_OF(link, struct thread_waiter, link), SIGNAL_SEAT);
+    lock_release(&runtime->seat_lock);
+}
+
+static void set_driving(struct thread_waiter *waiter, struct parker *parker)
+{
+    lock_acquire(&waiter->lock);
+    waiter->driving = parker;
+    lock_release(&waiter->lock);
+}
+
+/* With the seat: works until the waker is called. */
+static void drive(struct thread_waiter *waiter, struct rouse_runtime *runtime)
+{
+    struct worker *worker = &runtime->worker[0];
+    set_driving(waiter, &worker->parker);
+    while (!was_woken(waiter))
+        if (worker_step(worker) == WORKER_IDLE && !was_woken(waiter)) worker_park(worker, ROUSE_NEVER);
+    set_driving(waiter, NULL);
+}
+
+static void queue_up(struct thread_waiter *waiter, struct rouse_runtime *runtime)
+{
+    atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SEAT, ACQ_REL);
+    lock_acquire(&runtime->seat_lock);
+    if (!list_is_linked(&waiter->link)) list_push_back(&runtime->seat_waiters, &waiter->link);
+    lock_release(&runtime->seat_lock);
+}
+
+static void leave_queue(struct thread_waiter *waiter, struct rouse_runtime *runtime)
+{
+    struct thread_waiter *next = NULL;
+    lock_acquire(&runtime->seat_lock);
+    if (list_is_linked(&waiter->link)) {
+        list_remove(&waiter->link);
+    } else if (atomic_u32_load(&waiter->signal, ACQUIRE) & SIGNAL_SEAT) {
+        /* It was offered the seat and does not take it: the offer goes on. */
+        struct list_node *link = list_pop_front(&runtime->seat_waiters);
+        if (link) next = CONTAINER_OF(link, struct thread_waiter, link);
+        if (next) raise_signal(next, SIGNAL_SEAT);
+    }
+    lock_release(&runtime->seat_lock);
+}
+
+static void sleep_for(struct thread_waiter *waiter, uint32_t signals)
+{
+    uint32_t signal;
+    while (((signal = atomic_u32_load(&waiter->signal, ACQUIRE)) & signals) == 0)
+        os_wait_on((const uint32_t *)(const void *)&waiter->signal, signal, ROUSE_NEVER);
+}
+
+void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runtime)
+{
+    if (!runtime || !runtime_is_single(runtime)) {
+        sleep_for(waiter, SIGNAL_WOKEN);
+    } else {
+        while (!was_woken(waiter)) {
+            queue_up(waiter, runtime);
+            if (executor_single_try_seat(runtime)) {
+                leave_queue(waiter, runtime);
+                drive(waiter, runtime);
+                executor_single_leave_seat(runtime);
+            } else {
+                sleep_for(waiter, SIGNAL_WOKEN | SIGNAL_SEAT);
+                leave_queue(waiter, runtime);
+            }
+        }
+    }
+    atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_WOKEN, ACQ_REL);
+}
+
+/* ---- turns for foreign loops ---- */
+
+size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns)
+{
+    struct worker *worker = &runtime->worker[0];
+    size_t polls = 0;
+    /* Events first: a caller that never waits must see them too. */
+    worker_poll_kernel(worker);
+    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN) polls++;
+    if (polls > 0 || deadline_ns <= os_now()) return polls;
+    worker_park(worker, deadline_ns);
+    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN) polls++;
+    return polls;
+}

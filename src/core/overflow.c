@@ -1,0 +1,47 @@
+/* Naming the fiber whose stack overflowed: an opt-in fault handler that knows the guards of all runtimes that asked for it.
+ * Everything it touches is lock-free, for it runs inside a signal handler. */
+#include "core/runtime.h"
+
+#define RUNTIMES_MAX 64
+
+static struct {
+    struct lock lock;                 /* enabling and disabling */
+    atomic_ptr runtime[RUNTIMES_MAX]; /* those that asked for it; read by the handler */
+    unsigned count;                   /* of them */
+} overflow;
+
+static bool on_fault(uintptr_t address)
+{
+    for (unsigned i = 0; i < RUNTIMES_MAX; i++) {
+        struct rouse_runtime *runtime = atomic_ptr_load(&overflow.runtime[i], ACQUIRE);
+        const struct stack *stack = runtime ? stack_store_find_guard(&runtime->stacks, address) : NULL;
+        if (stack) stack_report_overflow(stack);
+    }
+    return false; /* what was installed before gets the fault in any case, so that the process ends as it would have */
+}
+
+int overflow_report_enable(struct rouse_runtime *runtime)
+{
+    int status = ROUSE_LIMIT;
+    lock_acquire(&overflow.lock);
+    for (unsigned i = 0; i < RUNTIMES_MAX && status == ROUSE_LIMIT; i++) {
+        if (atomic_ptr_load(&overflow.runtime[i], RELAXED)) continue;
+        status = overflow.count == 0 ? os_fault_hook_install(on_fault) : ROUSE_OK;
+        if (status != ROUSE_OK) break;
+        overflow.count++;
+        atomic_ptr_store(&overflow.runtime[i], runtime, RELEASE);
+    }
+    lock_release(&overflow.lock);
+    return status;
+}
+
+void overflow_report_disable(struct rouse_runtime *runtime)
+{
+    lock_acquire(&overflow.lock);
+    for (unsigned i = 0; i < RUNTIMES_MAX; i++) {
+        if (atomic_ptr_load(&overflow.runtime[i], RELAXED) != runtime) continue;
+        atomic_ptr_store(&overflow.runtime[i], NULL, RELEASE);
+        if (--overflow.count == 0) os_fault_hook_remove();
+    }
+    lock_release(&overflow.lock);
+}

@@ -1,0 +1,36 @@
+#include "core/parker.h"
+#include "core/reactor.h"
+
+static const uint32_t *word_of(struct parker *parker)
+{
+    return (const uint32_t *)(const void *)&parker->state;
+}
+
+void parker_park(struct parker *parker, int64_t deadline_ns)
+{
+    uint32_t state = PARKER_EMPTY;
+    if (atomic_u32_cas(&parker->state, &state, PARKER_PARKED, ACQ_REL, ACQUIRE))
+        os_wait_on(word_of(parker), PARKER_PARKED, deadline_ns);
+    atomic_u32_exchange(&parker->state, PARKER_EMPTY, ACQ_REL);
+}
+
+bool parker_enter_poll(struct parker *parker, struct reactor *reactor)
+{
+    uint32_t state = PARKER_EMPTY;
+    parker->polling = reactor;
+    if (atomic_u32_cas(&parker->state, &state, PARKER_POLLING, ACQ_REL, ACQUIRE)) return true;
+    atomic_u32_exchange(&parker->state, PARKER_EMPTY, ACQ_REL);
+    return false;
+}
+
+void parker_leave_poll(struct parker *parker)
+{
+    atomic_u32_exchange(&parker->state, PARKER_EMPTY, ACQ_REL);
+}
+
+void parker_unpark(struct parker *parker)
+{
+    uint32_t state = atomic_u32_exchange(&parker->state, PARKER_TOKEN, ACQ_REL);
+    if (state == PARKER_PARKED) os_wake_one(word_of(parker));
+    else if (state == PARKER_POLLING) reactor_wake(parker->polling);
+}

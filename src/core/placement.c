@@ -1,0 +1,96 @@
+/* Which worker a task goes to. Round-robin and work-stealing differ in this file, and in whether workers steal. */
+#include "core/runtime.h"
+
+/* Round robin deals new tasks in turn; a task woken from outside goes to any worker the same way. */
+static struct worker *next_in_turn(struct rouse_runtime *runtime)
+{
+    uint32_t turn = atomic_u32_add(&runtime->next_worker, 1, RELAXED); /* only the spread matters */
+    return &runtime->worker[turn % runtime->workers];
+}
+
+static bool deals(const struct rouse_runtime *runtime)
+{
+    return runtime->scheduler == ROUSE_SCHEDULER_ROUND_ROBIN && runtime->workers > 1;
+}
+
+static void deal(struct rouse_runtime *runtime, struct worker *self, struct task_cell *cell)
+{
+    struct worker *worker = next_in_turn(runtime);
+    if (worker == self) worker_push(worker, cell);
+    else worker_send(worker, cell);
+}
+
+/* From a thread that is no worker of the runtime. */
+static void submit_from_outside(struct rouse_runtime *runtime, struct task_cell *cell)
+{
+    if (deals(runtime)) {
+        deal(runtime, NULL, cell);
+    } else if (runtime->workers == 1) {
+        worker_send(&runtime->worker[0], cell);
+    } else {
+        inject_push(&runtime->inject, &cell->slot.link);
+        worker_notify(runtime);
+    }
+}
+
+/* Pinned fibers are placed for life, and an accept loop would keep all its connections on its own worker. So one with
+ * more than its share sends new ones away; which of the others is drawn by turn. */
+static struct worker *less_loaded(struct rouse_runtime *runtime, struct worker *worker)
+{
+    struct worker *other = next_in_turn(runtime);
+    uint32_t here = atomic_u32_load(&worker->fibers, RELAXED), there = atomic_u32_load(&other->fibers, RELAXED);
+    return here > there + there / 4 + 1 ? other : worker;
+}
+
+void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell)
+{
+    struct worker *worker = runtime_worker(runtime);
+    if (!worker) {
+        submit_from_outside(runtime, cell);
+    } else if (deals(runtime)) {
+        deal(runtime, worker, cell);
+    } else {
+        struct worker *target = worker->steals && task_hooks(cell) ? less_loaded(runtime, worker) : worker;
+        if (target != worker) {
+            worker_send(target, cell);
+            return;
+        }
+        worker_push(worker, cell);
+        if (worker->steals && !worker->dispatching) worker_notify(runtime);
+    }
+}
+
+void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
+{
+    struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
+    struct worker *worker = runtime_worker(runtime);
+    if (atomic_size_load(&cell->slot.word, ACQUIRE) & STATE_PINNED) { /* pairs with pin in worker.c */
+        struct worker *home = &runtime->worker[atomic_u32_load(task_hooks(cell)->home(cell), RELAXED)];
+        if (home == worker) worker_push(home, cell);
+        else worker_send(home, cell);
+    } else if (!worker) {
+        submit_from_outside(runtime, cell);
+    } else if (worker->local.around) {
+        worker_push_woken(worker, cell); /* by a task: it is warm, and runs next */
+    } else {
+        worker_push(worker, cell); /* by the reactor */
+        if (worker->steals && !worker->dispatching) worker_notify(runtime);
+    }
+}
+
+void placement_resubmit(struct task_scheduler *scheduler, struct task_cell *cell)
+{
+    struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
+    struct worker *worker = runtime_worker(runtime);
+    worker_push(worker, cell);
+    /* A lone task that yields runs again here; with others behind it a peer may help. */
+    if (worker->steals && ring_length(&worker->ring) > 1) worker_notify(runtime);
+}
+
+void placement_completed(struct task_scheduler *scheduler, struct task_cell *cell)
+{
+    struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
+    struct worker *worker = runtime_worker(runtime);
+    (void)cell;
+    spawner_count_completion(&runtime->spawner, worker ? &worker->counts : NULL);
+}

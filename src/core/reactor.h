@@ -1,0 +1,50 @@
+/* The reactor: waits for the kernel and for timers, and wakes the tasks concerned. It knows wakers, never executors.
+ *
+ * It has no thread. Whoever holds `turn` may wait in it or sweep it; the lock is only ever tried. The wheel has a lock of its
+ * own, so that any thread arms and stops timers meanwhile; arming one that is earlier than the wait in progress wakes
+ * it. */
+#ifndef ROUSE_CORE_REACTOR_H
+#define ROUSE_CORE_REACTOR_H
+
+#include "backend/backend.h"
+#include "core/local.h"
+#include "core/lock.h"
+#include "core/registry.h"
+#include "core/wheel.h"
+#include "os/atomic.h"
+
+#define REACTOR_EVENTS 256
+
+struct reactor {
+    struct lock turn;         /* the right to wait or sweep */
+    struct backend *backend;  /* the kernel's set */
+    struct lock timer_lock;   /* the wheel and waiting_until_ns */
+    struct wheel wheel;       /* timers armed here */
+    int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
+    atomic_u32 woken;         /* 1: backend_wake was called and no turn has ended since; suppresses duplicates */
+    uint32_t turns;           /* holder of `turn`: how many there were */
+    uint32_t stale_events;    /* holder of `turn`: recent events for dead tokens */
+    struct backend_event events[REACTOR_EVENTS]; /* holder of `turn` */
+};
+
+int reactor_init(struct reactor *reactor, const rouse_allocator *allocator);
+
+/* Nothing waits or will be armed any more. Timers that are still armed are let go and their waiters woken; attached slots
+ * are detached, and reported if report is not NULL. */
+void reactor_fini(struct reactor *reactor, void (*report)(struct slot *slot, void *context), void *context);
+
+/* One turn, by the holder of `turn`: waits until the deadline, the first timer, an event or reactor_wake; then dispatches
+ * and expires. A deadline in the past does not wait. Answers how many events and timers there were. */
+size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns);
+
+/* The wait in progress, or the next one, returns. Any thread. */
+void reactor_wake(struct reactor *reactor);
+
+/* The first timer; ROUSE_NEVER if there is none. */
+int64_t reactor_next_timer(struct reactor *reactor);
+
+/* Where the current thread's waits go: its executor's reactor, or on a plain thread the default runtime's (which is made
+ * if there is none yet); NULL if that fails. Defined with the runtime, because that alone knows the default one. */
+struct reactor *local_reactor(void);
+
+#endif

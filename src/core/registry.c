@@ -1,0 +1,145 @@
+#include "core/registry.h"
+#include "os/atomic.h"
+
+#define CHUNK_SLOTS 256u
+#define CHUNKS 8192u /* two million slots, more than a process may have descriptors */
+#define INDEX_BITS 22
+#define INDEX_MASK (((uintptr_t)1 << INDEX_BITS) - 1)
+/* What fits above the index: 42 bits would, 32 are kept; 10 on 32-bit systems. */
+#define GENERATION_MASK (sizeof(uintptr_t) > 4 ? UINT32_MAX : (uint32_t)1023)
+
+static struct {
+    struct lock lock;          /* growth and the free list */
+    atomic_ptr chunks[CHUNKS]; /* arrays of slots; set once, RELEASE, read with ACQUIRE */
+    atomic_u32 count;          /* chunks that exist */
+    struct slot *free;         /* slots that hold nothing */
+    size_t taken;              /* slots that hold something */
+    uint32_t first_generation; /* of slots in new chunks: ahead of every handle given out before a trim */
+    bool trims_at_exit;        /* registry_trim is registered with the system */
+} registry = { .first_generation = 1 };
+
+static struct slot *slot_at(uint32_t index)
+{
+    struct slot *chunk = atomic_ptr_load(&registry.chunks[index / CHUNK_SLOTS], ACQUIRE);
+    return chunk ? &chunk[index % CHUNK_SLOTS] : NULL;
+}
+
+static bool grow(void)
+{
+    uint32_t count = atomic_u32_load(&registry.count, RELAXED);
+    if (count == CHUNKS) return false;
+    struct slot *chunk = os_alloc(CHUNK_SLOTS * sizeof *chunk, 64);
+    if (!chunk) return false;
+    for (uint32_t i = CHUNK_SLOTS; i-- > 0;) {
+        chunk[i] = (struct slot){ .generation = registry.first_generation, .flags = SLOT_CLOSING,
+                                  .index = count * CHUNK_SLOTS + i };
+        chunk[i].u.next_free = registry.free;
+        registry.free = &chunk[i];
+    }
+    atomic_ptr_store(&registry.chunks[count], chunk, RELEASE); /* pairs with ACQUIRE in slot_at */
+    atomic_u32_store(&registry.count, count + 1, RELEASE);     /* pairs with ACQUIRE in registry_walk */
+    if (!registry.trims_at_exit) registry.trims_at_exit = os_at_exit(registry_trim) == ROUSE_OK;
+    return true;
+}
+
+static void channel_init(struct channel *channel)
+{
+    list_init(&channel->waiters);
+    channel->ready = true; /* the first call finds out */
+}
+
+struct slot *registry_take(void)
+{
+    lock_acquire(&registry.lock);
+    struct slot *slot = registry.free || grow() ? registry.free : NULL;
+    if (slot) {
+        registry.free = slot->u.next_free;
+        registry.taken++;
+    }
+    lock_release(&registry.lock);
+    if (!slot) return NULL;
+    /* A late event or an old handle may be looking at the slot: what it looks at changes under the lock. */
+    lock_acquire(&slot->lock);
+    slot->source = (struct backend_source){ OS_NO_HANDLE, NULL };
+    slot->reactor = NULL;
+    slot->site = NULL;
+    slot->u.user = NULL;
+    slot->users = 0;
+    slot->kind = OS_KIND_OTHER;
+    channel_init(&slot->read);
+    channel_init(&slot->write);
+    lock_release(&slot->lock);
+    return slot;
+}
+
+/* Index plus one, so that no handle is NULL. */
+uintptr_t registry_handle(const struct slot *slot)
+{
+    return (uintptr_t)(slot->generation & GENERATION_MASK) << INDEX_BITS | (uintptr_t)(slot->index + 1);
+}
+
+uintptr_t registry_publish(struct slot *slot)
+{
+    lock_acquire(&slot->lock);
+    slot->flags &= (uint8_t)~SLOT_CLOSING;
+    uintptr_t handle = registry_handle(slot);
+    lock_release(&slot->lock);
+    return handle;
+}
+
+struct slot *registry_acquire(uintptr_t handle)
+{
+    uintptr_t index = handle & INDEX_MASK;
+    if (index == 0 || index > (uintptr_t)CHUNKS * CHUNK_SLOTS) return NULL;
+    struct slot *slot = slot_at((uint32_t)index - 1);
+    if (!slot) return NULL;
+    lock_acquire(&slot->lock);
+    if (registry_handle(slot) == handle && !(slot->flags & SLOT_CLOSING)) return slot;
+    lock_release(&slot->lock);
+    return NULL;
+}
+
+void registry_retire(struct slot *slot)
+{
+    slot->flags |= SLOT_CLOSING;
+    if ((++slot->generation & GENERATION_MASK) == 0) slot->generation++;
+}
+
+void registry_give(struct slot *slot)
+{
+    lock_acquire(&registry.lock);
+    slot->u.next_free = registry.free;
+    registry.free = slot;
+    registry.taken--;
+    lock_release(&registry.lock);
+}
+
+void registry_walk(void (*visit)(struct slot *slot, uintptr_t handle, void *context), void *context)
+{
+    uint32_t count = atomic_u32_load(&registry.count, ACQUIRE); /* pairs with RELEASE in grow */
+    for (uint32_t i = 0; i < count * CHUNK_SLOTS; i++) {
+        struct slot *slot = slot_at(i);
+        lock_acquire(&slot->lock);
+        if (slot->flags & SLOT_CLOSING) lock_release(&slot->lock);
+        else visit(slot, registry_handle(slot), context);
+    }
+}
+
+void registry_trim(void)
+{
+    lock_acquire(&registry.lock);
+    uint32_t count = atomic_u32_load(&registry.count, RELAXED), newest = 0;
+    if (registry.taken == 0 && count > 0) {
+        for (uint32_t i = 0; i < count; i++) {
+            struct slot *chunk = atomic_ptr_load(&registry.chunks[i], RELAXED);
+            for (uint32_t k = 0; k < CHUNK_SLOTS; k++)
+                if (chunk[k].generation > newest) newest = chunk[k].generation;
+            atomic_ptr_store(&registry.chunks[i], NULL, RELEASE);
+            os_free(chunk);
+        }
+        registry.free = NULL;
+        registry.first_generation = newest + 1 ? newest + 1 : 1;
+        atomic_u32_store(&registry.count, 0, RELEASE);
+    }
+    lock_release(&registry.lock);
+}

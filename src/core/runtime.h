@@ -1,0 +1,90 @@
+/* A runtime from the inside: what its workers share. */
+#ifndef ROUSE_CORE_RUNTIME_H
+#define ROUSE_CORE_RUNTIME_H
+
+#include "core/worker.h"
+#include <rouse/op.h>
+#include <rouse/runtime.h>
+
+struct thread_waiter;
+
+struct rouse_runtime {
+    struct spawner spawner; /* first: the scheduler of every task */
+    rouse_allocator allocator;
+    int executor;              /* enum rouse_executor */
+    int scheduler;             /* enum rouse_scheduler */
+    unsigned workers;          /* that work; one in the single-threaded executor */
+    unsigned reactors;         /* that are used */
+    unsigned workers_made;     /* memory was laid out for so many; more than work if threads were refused */
+    unsigned reactors_made;    /* likewise */
+    unsigned threads;          /* that were started */
+    bool dedicated_poller;     /* reactor 0 is waited in by a thread of its own, and by nobody else */
+    bool unguarded_stacks;     /* fibers may do without guard */
+    bool reports_overflow;     /* the fault hook is installed on behalf of this runtime */
+    struct worker *worker;     /* all of them */
+    struct reactor *reactor;   /* all of them */
+    os_thread *thread;         /* one a worker */
+    os_thread poller;          /* of the dedicated poller */
+    struct stack_store stacks; /* of all fibers */
+    struct inject inject;      /* tasks for whoever comes first */
+    struct idle idle;          /* sleepers and searchers */
+    atomic_u32 started;        /* 1: the number of threads is settled, they may begin */
+    atomic_u32 stopping;       /* 1: threads end as soon as they notice */
+    atomic_u32 next_worker;    /* round robin: whose turn it is, for threads that are no workers */
+    atomic_u32 ending;         /* 1: a shutdown is in progress */
+    struct lock seat;          /* single-threaded: the right to drive; only tried */
+    struct lock seat_lock;     /* of the list */
+    struct list_node seat_waiters; /* threads that want to drive: struct thread_waiter */
+};
+
+static inline struct rouse_runtime *runtime_of_scheduler(struct task_scheduler *scheduler)
+{
+    return CONTAINER_OF(CONTAINER_OF(scheduler, struct spawner, scheduler), struct rouse_runtime, spawner);
+}
+
+/* The worker of this runtime that the current thread is, or NULL. */
+static inline struct worker *runtime_worker(const struct rouse_runtime *runtime)
+{
+    struct worker *worker = os_current();
+    return worker && worker->runtime == runtime ? worker : NULL;
+}
+
+static inline bool runtime_is_single(const struct rouse_runtime *runtime)
+{
+    return runtime->executor == ROUSE_EXECUTOR_SINGLE;
+}
+
+/* The runtime that a call with NULL means: the current one, else the default one; NULL if that cannot be made. */
+struct rouse_runtime *runtime_choose(rouse_runtime *runtime);
+
+/* await.c: makes a task of *runtime (NULL: the current or default one is chosen), to be handed to placement_spawned; and
+ * waits for an operation from wherever the caller is, driving `runtime` if it is single-threaded. */
+int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, struct task_cell **cell);
+ptrdiff_t runtime_await(rouse_op *op, rouse_runtime *runtime);
+
+/* overflow.c: naming the fiber whose stack overflowed. */
+int overflow_report_enable(struct rouse_runtime *runtime);
+void overflow_report_disable(struct rouse_runtime *runtime);
+
+/* placement.c: which worker a task goes to. */
+void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell); /* a new task */
+void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell); /* woken */
+void placement_resubmit(struct task_scheduler *scheduler, struct task_cell *cell); /* woken while it ran */
+void placement_completed(struct task_scheduler *scheduler, struct task_cell *cell);
+
+/* executor_multi.c */
+int executor_multi_start(struct rouse_runtime *runtime);
+void executor_multi_stop(struct rouse_runtime *runtime);
+
+/* executor_single.c: a plain thread's sleep. */
+struct thread_waiter *thread_waiter_new(void);
+rouse_waker thread_waiter_waker(struct thread_waiter *waiter); /* borrowed */
+/* Until the waker was called; drives the runtime meanwhile if it is single-threaded and nobody else does. */
+void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runtime);
+void thread_waiter_free(struct thread_waiter *waiter);
+/* Runs everything ready, waits until the deadline for more. Holder of the seat. Answers polls. */
+size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns);
+bool executor_single_try_seat(struct rouse_runtime *runtime);
+void executor_single_leave_seat(struct rouse_runtime *runtime);
+
+#endif

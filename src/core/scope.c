@@ -1,0 +1,90 @@
+#include "core/scope.h"
+
+void scope_init(struct scope *scope, struct surroundings *owner)
+{
+    *scope = (struct scope){ .owner = owner, .parent = owner->scope };
+    list_init(&scope->list);
+    list_init(&scope->closers);
+    atomic_i64_init(&scope->limit_ns, ROUSE_NEVER);
+}
+
+int scope_add(struct scope *scope, struct origin *child)
+{
+    lock_acquire(&scope->lock);
+    int status = scope->cancelled ? ROUSE_CANCELLED : ROUSE_OK;
+    if (status == ROUSE_OK) {
+        child->scope = scope;
+        list_push_back(&scope->list, &child->sibling);
+        scope->children++;
+    }
+    lock_release(&scope->lock);
+    return status;
+}
+
+/* Takes a child off; the lock's release is the last touch of the scope, for its owner may then return. */
+static void take_off(struct origin *child, int value)
+{
+    struct scope *scope = child->scope;
+    struct wait_batch batch = { .count = 0 };
+    lock_acquire(&scope->lock);
+    list_remove(&child->sibling);
+    if (value < 0 && scope->first_error == ROUSE_OK) scope->first_error = value;
+    if (--scope->children == 0) wait_fire_first(&scope->closers, &batch);
+    lock_release(&scope->lock);
+    wait_batch_wake(&batch);
+}
+
+void scope_remove(struct origin *child)
+{
+    take_off(child, ROUSE_OK);
+}
+
+void scope_child_ended(struct origin *child, int value)
+{
+    take_off(child, value);
+}
+
+/* Each child is held while it is cancelled outside the lock; turning the list round as many times as there were children
+ * reaches every one of them, for none is added any more. */
+void scope_cancel(struct scope *scope, int64_t limit_ns)
+{
+    lock_acquire(&scope->lock);
+    scope->cancelled = true;
+    if (limit_ns < scope_limit(scope)) atomic_i64_store(&scope->limit_ns, limit_ns, RELAXED);
+    for (size_t left = scope->children; left && scope->children; left--) {
+        struct list_node *node = list_pop_front(&scope->list);
+        list_push_back(&scope->list, node);
+        struct task_cell *cell = (struct task_cell *)(void *)CONTAINER_OF(node, struct origin, sibling) - 1;
+        bool held = task_acquire_live(&cell->slot);
+        lock_release(&scope->lock);
+        if (held) {
+            task_cancel(cell);
+            task_wake_by_ref(cell); /* one that was cancelled before must look at the new limit */
+            task_release(cell);
+        }
+        lock_acquire(&scope->lock);
+    }
+    lock_release(&scope->lock);
+}
+
+ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker)
+{
+    rouse_waker kept = rouse_waker_clone(waker), old = { NULL, NULL };
+    ptrdiff_t answer = ROUSE_PENDING;
+    lock_acquire(&scope->lock);
+    if (wait_is_waiting(&scope->closer)) old = wait_remove(&scope->closer);
+    wait_forget(&scope->closer);
+    if (scope->children == 0) {
+        answer = ROUSE_OK;
+    } else if (kept.table) {
+        wait_add(&scope->closers, &scope->closer, kept);
+        kept = (rouse_waker){ NULL, NULL };
+    }
+    lock_release(&scope->lock);
+    rouse_waker_drop(&old);
+    /* A waker that could not be counted cannot wait; looking again is all that is left. */
+    if (answer == ROUSE_PENDING && !kept.table) return answer;
+    if (answer == ROUSE_PENDING) rouse_waker_wake_by_ref(waker);
+    rouse_waker_drop(&kept);
+    return answer;
+}

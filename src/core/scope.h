@@ -1,0 +1,42 @@
+/* Scopes from the inside: who belongs to one, and how its end is reached. Opening, closing and spawning stand with the
+ * fibers; what a completing task needs stands here. */
+#ifndef ROUSE_CORE_SCOPE_H
+#define ROUSE_CORE_SCOPE_H
+
+#include "core/surroundings.h"
+#include "core/wait.h"
+
+struct scope {
+    struct lock lock;           /* everything below but what the owner alone uses */
+    bool cancelled;             /* no new children; every child was or is being cancelled */
+    int first_error;            /* of a child; OK: none yet */
+    size_t children;            /* on the list */
+    struct list_node list;      /* origins of the children */
+    struct wait_node closer;    /* the owner while it waits in close, on `closers` */
+    struct list_node closers;   /* empty or the owner */
+    atomic_i64 limit_ns;        /* when shields of cancelled children end; RELAXED: the cancel's wake orders it */
+    struct scope *parent;       /* owner: the scope that was innermost before */
+    struct surroundings *owner; /* the fiber that opened it; NULL once closed */
+};
+_Static_assert(sizeof(struct scope) <= sizeof(rouse_scope), "fits the public struct");
+
+static inline int64_t scope_limit(const struct scope *scope) { return atomic_i64_load(&scope->limit_ns, RELAXED); }
+
+void scope_init(struct scope *scope, struct surroundings *owner);
+
+/* Enters a child before it can run. CANCELLED if the scope takes no more. */
+int scope_add(struct scope *scope, struct origin *child);
+
+/* Undoes scope_add for a child that could not be started. */
+void scope_remove(struct origin *child);
+
+/* A child has completed; the last thing that is done with the scope on its behalf. */
+void scope_child_ended(struct origin *child, int value);
+
+/* Cancels all children; their shields end at limit_ns at the latest. */
+void scope_cancel(struct scope *scope, int64_t limit_ns);
+
+/* The operation of rouse_scope_close: done when no child is left. */
+ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker);
+
+#endif

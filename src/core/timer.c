@@ -1,0 +1,49 @@
+#include "core/timer.h"
+#include "core/reactor.h"
+
+int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
+{
+    if (timer->reactor && timer->node.deadline_ns == deadline_ns && waker_same(&timer->waker, waker) &&
+        timer_is_pending(timer))
+        return ROUSE_OK;
+    timer_disarm(timer);
+    struct reactor *reactor = local_reactor();
+    if (!reactor) return ROUSE_NO_MEMORY;
+    rouse_waker kept = rouse_waker_clone(waker);
+    if (!kept.table) return ROUSE_LIMIT;
+    timer->reactor = reactor;
+    timer->waker = kept;
+    timer->node.deadline_ns = deadline_ns;
+    lock_acquire(&reactor->timer_lock);
+    wheel_add(&reactor->wheel, &timer->node);
+    bool too_late = deadline_ns < reactor->waiting_until_ns;
+    lock_release(&reactor->timer_lock);
+    if (too_late) reactor_wake(reactor);
+    return ROUSE_OK;
+}
+
+void timer_disarm(struct timer *timer)
+{
+    struct reactor *reactor = timer->reactor;
+    rouse_waker waker = { NULL, NULL };
+    if (!reactor) return;
+    timer->reactor = NULL;
+    lock_acquire(&reactor->timer_lock);
+    if (list_is_linked(&timer->node.link)) {
+        wheel_remove(&reactor->wheel, &timer->node);
+        waker = timer->waker;
+        timer->waker = (rouse_waker){ NULL, NULL };
+    }
+    lock_release(&reactor->timer_lock);
+    rouse_waker_drop(&waker);
+}
+
+bool timer_is_pending(struct timer *timer)
+{
+    struct reactor *reactor = timer->reactor;
+    if (!reactor) return false;
+    lock_acquire(&reactor->timer_lock);
+    bool pending = list_is_linked(&timer->node.link);
+    lock_release(&reactor->timer_lock);
+    return pending;
+}

@@ -1,0 +1,121 @@
+/* Wakers of tasks, and the four public calls over any waker. */
+#include "core/task.h"
+
+rouse_waker rouse_waker_clone(const rouse_waker *waker)
+{
+    static const rouse_waker none = { NULL, NULL };
+    return waker && waker->table ? waker->table->clone(waker->data) : none;
+}
+
+void rouse_waker_wake(rouse_waker *waker)
+{
+    rouse_waker taken = *waker;
+    *waker = (rouse_waker){ NULL, NULL };
+    if (taken.table) taken.table->wake(taken.data);
+}
+
+void rouse_waker_wake_by_ref(const rouse_waker *waker)
+{
+    if (waker->table) waker->table->wake_by_ref(waker->data);
+}
+
+void rouse_waker_drop(rouse_waker *waker)
+{
+    rouse_waker taken = *waker;
+    *waker = (rouse_waker){ NULL, NULL };
+    if (taken.table) taken.table->drop(taken.data);
+}
+
+/* A thread that does not belong to the task's executor holds the slab's gate while it may call the scheduler: shutdown
+ * waits for the gate after the last task has completed, and from then on no transition answers SUBMIT any more.
+ * The executor's own threads need no gate, shutdown ends them. ACQ_REL pairs with the addition of zero in shutdown. */
+static bool gate_enter(struct task_cell *cell)
+{
+    struct slab *slab = slab_chunk_of(cell)->slab;
+    if (os_current() && ((struct task_scheduler **)os_current())[0] == slab->scheduler) return false;
+    atomic_size_add(&slab->gate, 1, ACQ_REL);
+    return true;
+}
+
+static void gate_leave(struct slab *slab)
+{
+    atomic_size_sub(&slab->gate, 1, RELEASE);
+}
+
+/* Applies a transition and, where it answers SUBMIT, hands the task over. The slab outlives the hand-over: the gate is
+ * left before the reference that keeps it is given up, except where the step itself gave up the last one. */
+static void wake_with(struct task_cell *cell, struct state_step (*transition)(size_t word))
+{
+    struct slab *slab = slab_chunk_of(cell)->slab;
+    bool entered = gate_enter(cell);
+    size_t word = atomic_size_load(&cell->slot.word, RELAXED);
+    struct state_step step;
+    /* RELEASE: what the waker wrote is seen by the poll (ACQUIRE in task_run). ACQUIRE: freeing sees every user. */
+    do step = transition(word);
+    while (!atomic_size_cas_weak(&cell->slot.word, &word, step.next, ACQ_REL, RELAXED));
+    if (step.action == STATE_SUBMIT) {
+        struct task_scheduler *scheduler = slab->scheduler;
+        scheduler->submit(scheduler, cell);
+    }
+    if (entered) gate_leave(slab);
+    if (step.action == STATE_FREE) slab_give(&cell->slot, (step.next & STATE_LARGE) != 0);
+}
+
+void task_wake_by_ref(struct task_cell *cell)
+{
+    wake_with(cell, state_wake_by_ref);
+}
+
+void task_cancel(struct task_cell *cell)
+{
+    wake_with(cell, state_cancel);
+}
+
+bool task_acquire(struct task_cell *cell)
+{
+    /* RELAXED: a reference is only made from another one. */
+    size_t word = atomic_size_add(&cell->slot.word, STATE_REFERENCE, RELAXED);
+    if (STATE_COUNT(word) < STATE_COUNT_MAX) return true;
+    atomic_size_sub(&cell->slot.word, STATE_REFERENCE, RELAXED);
+    return false;
+}
+
+bool task_acquire_live(struct slab_cell *slot)
+{
+    size_t word = atomic_size_load(&slot->word, RELAXED);
+    while (STATE_COUNT(word) != 0 && STATE_COUNT(word) < STATE_COUNT_MAX)
+        /* ACQUIRE pairs with the RELEASE that published the cell in task_prepare. */
+        if (atomic_size_cas_weak(&slot->word, &word, word + STATE_REFERENCE, ACQUIRE, RELAXED)) return true;
+    return false;
+}
+
+void task_release(struct task_cell *cell)
+{
+    /* ACQ_REL: the last one sees what every other holder did. */
+    size_t word = atomic_size_sub(&cell->slot.word, STATE_REFERENCE, ACQ_REL);
+    if (state_release(word).action == STATE_FREE) slab_give(&cell->slot, (word & STATE_LARGE) != 0);
+}
+
+static rouse_waker task_waker_clone(void *data)
+{
+    rouse_waker none = { NULL, NULL }, waker = { data, &task_waker_table };
+    return task_acquire(data) ? waker : none;
+}
+
+static void task_waker_wake(void *data)
+{
+    wake_with(data, state_wake);
+}
+
+static void task_waker_wake_by_ref(void *data)
+{
+    task_wake_by_ref(data);
+}
+
+static void task_waker_drop(void *data)
+{
+    task_release(data);
+}
+
+const rouse_waker_table task_waker_table = { task_waker_clone, task_waker_wake, task_waker_wake_by_ref,
+                                             task_waker_drop };

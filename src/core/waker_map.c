@@ -1,0 +1,218 @@
+#include "core/waker_map.h"
+#include "core/exhaustion.h"
+
+static struct channel *channel_of(struct slot *slot, unsigned channel)
+{
+    return channel == BACKEND_READ ? &slot->read : &slot->write;
+}
+
+/* Which channels somebody waits for. */
+static unsigned wanted(const struct slot *slot)
+{
+    return (list_is_empty(&slot->read.waiters) ? 0u : (unsigned)BACKEND_READ) |
+           (list_is_empty(&slot->write.waiters) ? 0u : (unsigned)BACKEND_WRITE);
+}
+
+/* Under the lock: puts the node on the list, with the source attached and armed. *waker is taken over on PENDING; a waker
+ * that it replaces comes back in its place. */
+static int insert(struct slot *slot, struct channel *channel, struct wait_node *node, rouse_waker *waker,
+                  struct reactor *reactor)
+{
+    if (!slot->reactor) {
+        int status = backend_attach(reactor->backend, &slot->source, registry_handle(slot));
+        if (status != ROUSE_OK) return status;
+        slot->reactor = reactor;
+        slot->forks = os_forks();
+    }
+    rouse_waker old = { NULL, NULL };
+    if (wait_is_waiting(node)) old = wait_remove(node);
+    wait_add(&channel->waiters, node, *waker);
+    *waker = old;
+    return backend_arm(slot->reactor->backend, &slot->source, wanted(slot)) == ROUSE_OK ? ROUSE_PENDING : ROUSE_IO_ERROR;
+}
+
+int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction, struct wait_node *node,
+                    const rouse_waker *waker)
+{
+    /* Cloned and dropped outside the lock: a waker may run anything. */
+    rouse_waker spare = { NULL, NULL }, old = { NULL, NULL };
+    struct reactor *reactor = NULL;
+    int status = ROUSE_OK;
+    for (bool prepared = false; status == ROUSE_OK; prepared = true) {
+        if (prepared) {
+            spare = rouse_waker_clone(waker);
+            reactor = local_reactor();
+        }
+        struct slot *slot = registry_acquire(handle);
+        if (!slot) {
+            wait_forget(node);
+            status = ROUSE_CLOSED;
+            break;
+        }
+        struct channel *channel = channel_of(slot, direction);
+        if (wait_was_fired(node)) wait_forget(node);
+        if (slot->flags & SLOT_DOOMED) {
+            status = ROUSE_CLOSED;
+        } else if (channel->ready) {
+            if (wait_is_waiting(node)) old = wait_remove(node);
+            slot->users++;
+            *call = (struct slot_call){ slot, channel, channel->tick };
+            lock_release(&slot->lock);
+            break;
+        } else if (wait_is_waiting(node) && waker_same(&node->waker, waker)) {
+            status = ROUSE_PENDING;
+        } else if (prepared) {
+            status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
+        }
+        lock_release(&slot->lock);
+    }
+    rouse_waker_drop(&spare);
+    rouse_waker_drop(&old);
+    return status;
+}
+
+/* Under the lock, which it releases: the last call has left a closed slot. */
+static void finish_close(struct slot *slot)
+{
+    os_handle handle = slot->source.handle;
+    const rouse_stream_type *user = slot->flags & SLOT_USER ? slot->u.user : NULL;
+    void *object = slot->source.record;
+    bool keep = (slot->flags & SLOT_KEEP) != 0;
+    lock_release(&slot->lock);
+    registry_give(slot);
+    if (user) {
+        if (user->close) user->close(object);
+    } else if (!keep) {
+        os_close(handle);
+        exhaustion_relieve();
+    }
+}
+
+int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait_node *node, const rouse_waker *waker)
+{
+    struct slot *slot = call->slot;
+    struct channel *channel = call->channel;
+    struct wait_batch batch = { .count = 0 };
+    struct reactor *reactor = NULL;
+    rouse_waker spare = { NULL, NULL };
+    int status = ROUSE_OK;
+    if (outcome == CALL_BLOCKED) {
+        spare = rouse_waker_clone(waker);
+        reactor = local_reactor();
+    }
+    lock_acquire(&slot->lock);
+    slot->users--;
+    if (slot->flags & SLOT_CLOSING) {
+        if (slot->users == 0) finish_close(slot);
+        else lock_release(&slot->lock);
+        rouse_waker_drop(&spare);
+        return outcome == CALL_BLOCKED ? ROUSE_CLOSED : ROUSE_OK;
+    }
+    if (outcome != CALL_PROGRESS && channel->tick == call->tick && !(slot->flags & SLOT_URGENT && outcome == CALL_DRAINED))
+        channel->ready = false;
+    if (outcome == CALL_BLOCKED && slot->flags & SLOT_DOOMED) status = ROUSE_CLOSED;
+    else if (outcome == CALL_BLOCKED && !channel->ready)
+        status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
+    else if (channel->ready) wait_fire_first(&channel->waiters, &batch); /* hand on what this call leaves behind */
+    lock_release(&slot->lock);
+    wait_batch_wake(&batch);
+    rouse_waker_drop(&spare);
+    return status;
+}
+
+void waker_map_cancel(uintptr_t handle, unsigned direction, struct wait_node *node)
+{
+    rouse_waker waker = { NULL, NULL };
+    struct wait_batch batch = { .count = 0 };
+    struct slot *slot = registry_acquire(handle);
+    if (slot) {
+        struct channel *channel = channel_of(slot, direction);
+        if (wait_is_waiting(node)) waker = wait_remove(node);
+        else if (wait_was_fired(node) && channel->ready) wait_fire_first(&channel->waiters, &batch);
+        wait_forget(node);
+        lock_release(&slot->lock);
+    } else {
+        wait_forget(node); /* closing fired it before the handle died */
+    }
+    rouse_waker_drop(&waker);
+    wait_batch_wake(&batch);
+}
+
+/* Fires waiters of one channel until none is left, or one was, or the batch is full. */
+static void fire_channel(struct channel *channel, bool all, struct wait_batch *batch)
+{
+    while (!wait_batch_is_full(batch) && wait_fire_first(&channel->waiters, batch) && all) {}
+}
+
+void waker_map_fire(struct slot *slot, unsigned channels, struct wait_batch *batch)
+{
+    bool all = (channels & BACKEND_HANGUP) != 0;
+    if (channels & BACKEND_READ) fire_channel(&slot->read, all, batch);
+    if (channels & BACKEND_WRITE) fire_channel(&slot->write, all, batch);
+}
+
+static void set_ready(struct channel *channel)
+{
+    channel->ready = true;
+    channel->tick++;
+}
+
+bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channels)
+{
+    struct wait_batch batch = { .count = 0 };
+    bool found = false, more = true;
+    while (more) {
+        struct slot *slot = registry_acquire((uintptr_t)token);
+        if (!slot) break;
+        more = slot->reactor == reactor;
+        if (more) {
+            if (!found && channels & BACKEND_READ) set_ready(&slot->read);
+            if (!found && channels & BACKEND_WRITE) set_ready(&slot->write);
+            if (channels & BACKEND_URGENT) slot->flags |= SLOT_URGENT;
+            found = true;
+            waker_map_fire(slot, channels, &batch);
+            if (wanted(slot)) backend_arm(reactor->backend, &slot->source, wanted(slot));
+            more = wait_batch_is_full(&batch);
+        }
+        lock_release(&slot->lock);
+        wait_batch_wake(&batch);
+    }
+    return found;
+}
+
+void waker_map_detach(struct slot *slot, bool closing)
+{
+    if (!slot->reactor) return;
+    bool private = !(slot->flags & SLOT_SHARED) && slot->forks == os_forks();
+    backend_detach(slot->reactor->backend, &slot->source, closing && private);
+    slot->reactor = NULL;
+}
+
+int waker_map_close(uintptr_t handle, os_handle *kept)
+{
+    struct wait_batch batch = { .count = 0 };
+    struct slot *slot = registry_acquire(handle);
+    if (!slot) return ROUSE_CLOSED;
+    if (slot->flags & SLOT_DOOMED || (kept && (slot->users > 0 || slot->flags & SLOT_USER))) {
+        int status = slot->flags & SLOT_DOOMED ? ROUSE_CLOSED : slot->users ? ROUSE_BUSY : ROUSE_NOT_SUPPORTED;
+        lock_release(&slot->lock);
+        return status;
+    }
+    slot->flags |= SLOT_DOOMED;
+    /* The handle dies only when nobody waits any more: until then a canceller must find its node's list. */
+    while (wanted(slot)) {
+        waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
+        lock_release(&slot->lock);
+        wait_batch_wake(&batch);
+        lock_acquire(&slot->lock);
+    }
+    waker_map_detach(slot, kept == NULL);
+    registry_retire(slot);
+    if (kept) {
+        *kept = slot->source.handle;
+        slot->flags |= SLOT_KEEP;
+    }
+    if (slot->users == 0) finish_close(slot);
+    else lock_release(&slot->lock);
+    return ROUSE_OK;
+}

@@ -1,0 +1,306 @@
+/* A fiber is a task whose state is a stack and the context it was left with. Its poll function switches to that stack and
+ * comes back when the fiber waits or ends. */
+#include "core/op.h"
+#include "core/runtime.h"
+#include "core/scope.h"
+#include "fiber/annotate.h"
+#include "fiber/switch.h"
+#include <rouse/fiber.h>
+#include <string.h>
+
+struct fiber {
+    struct surroundings around;            /* lasts as long as the fiber, unlike a poll task's */
+    struct switch_context context;         /* where it was left */
+    struct switch_context *resumer;        /* the thread's own stack, while the fiber runs */
+    struct annotation annotation;          /* of its stack, for tools */
+    struct annotation *resumer_annotation; /* of the thread's, while the fiber runs */
+    struct stack *stack;                   /* NULL once it has ended */
+    rouse_fiber_function *function;        /* its body */
+    void *argument;                        /* of the body; unless bytes were copied in */
+    const char *name;                      /* for reports */
+    size_t argument_bytes;                 /* copied in behind this struct; 0: the pointer is passed on */
+    size_t result_bytes;                   /* behind the argument */
+    atomic_u32 home;                       /* index of its worker once it has run */
+    bool migrates;                         /* never pinned */
+    bool started;                          /* the context is prepared */
+    int value;                             /* what the body returned */
+};
+
+#define PIECE 16 /* alignment of argument and result */
+
+static size_t argument_offset(void) { return size_align(sizeof(struct fiber), PIECE); }
+
+static void *result_of(struct fiber *fiber)
+{
+    return (char *)fiber + argument_offset() + size_align(fiber->argument_bytes, PIECE);
+}
+
+/* ---- ending ---- */
+
+/* The lowest address of what the body left open, so that cleaning up does not write over it: the body's frames are gone, and
+ * the calls that follow would lie where they were. */
+static uintptr_t lowest_open(const struct surroundings *around, const struct frame *root)
+{
+    uintptr_t lowest = UINTPTR_MAX;
+    for (const struct frame *frame = around->top; frame != root; frame = frame->parent)
+        if ((uintptr_t)frame < lowest) lowest = (uintptr_t)frame;
+    for (const struct scope *scope = around->scope; scope; scope = scope->parent)
+        if ((uintptr_t)scope < lowest) lowest = (uintptr_t)scope;
+    return lowest;
+}
+
+static struct frame *root_of(const struct surroundings *around)
+{
+    return around->origin && around->origin->root.kind != FRAME_NONE ? &around->origin->root : NULL;
+}
+
+static void close_what_is_open(struct surroundings *around)
+{
+    for (struct frame *root = root_of(around); around->top != root; around->top = around->top->parent)
+        timer_disarm(&around->top->timer);
+    while (around->scope) {
+        rouse_scope *scope = (rouse_scope *)(void *)around->scope;
+        rouse_scope_cancel(scope, 0);
+        rouse_scope_close(scope);
+    }
+}
+
+/* A body that returned with an open scope, shield or deadline. Its children may point into its frames, so they are ended
+ * first, from further down the stack. */
+static __attribute__((noinline)) int end_unbalanced(struct fiber *fiber, uintptr_t lowest)
+{
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    if (lowest < here) {
+        volatile char *space = __builtin_alloca(here - lowest + 256);
+        space[0] = 0;
+    }
+    close_what_is_open(&fiber->around);
+    return ROUSE_UNBALANCED;
+}
+
+static void body(void *argument)
+{
+    struct fiber *fiber = argument;
+    annotation_after_switch(&fiber->annotation, fiber->resumer_annotation);
+    void *own = fiber->argument_bytes ? (char *)fiber + argument_offset() : fiber->argument;
+    int value = fiber->function(own);
+    uintptr_t lowest = lowest_open(&fiber->around, root_of(&fiber->around));
+    if (lowest != UINTPTR_MAX) value = end_unbalanced(fiber, lowest);
+    fiber->value = value == ROUSE_PENDING ? ROUSE_INVALID : value; /* that number means "not finished" to every caller */
+    fiber->function = NULL;
+    annotation_before_switch(&fiber->annotation, fiber->resumer_annotation, true);
+    switch_to(&fiber->context, fiber->resumer);
+}
+
+/* ---- as a task ---- */
+
+/* Parks the fiber that runs: back into fiber_poll, which answers pending. */
+static int suspend(struct surroundings *around)
+{
+    struct fiber *fiber = CONTAINER_OF(around, struct fiber, around);
+    stack_note_wait(fiber->stack, __builtin_frame_address(0));
+    annotation_before_switch(&fiber->annotation, fiber->resumer_annotation, false);
+    switch_to(&fiber->context, fiber->resumer);
+    annotation_after_switch(&fiber->annotation, fiber->resumer_annotation);
+    return ROUSE_OK;
+}
+
+static void start(struct fiber *fiber, struct surroundings *outer)
+{
+    fiber->started = true;
+    fiber->around = *outer;
+    fiber->around.suspend = suspend;
+    annotation_init(&fiber->annotation, fiber->stack->low, fiber->stack->bytes);
+    switch_prepare(&fiber->context, fiber->stack->low, fiber->stack->bytes, body, fiber);
+}
+
+static void finish(struct fiber *fiber)
+{
+    struct worker *worker = os_current();
+    annotation_fini(&fiber->annotation);
+    stack_release(&worker->stacks, fiber->stack);
+    fiber->stack = NULL;
+    if (!fiber->migrates) atomic_u32_sub(&worker->fibers, 1, RELAXED); /* a guess for placement */
+}
+
+static int fiber_poll(void *state, void *result, rouse_context *context)
+{
+    struct fiber *fiber = state;
+    struct surroundings *outer = surroundings_of(context);
+    struct local *local = local_current();
+    struct switch_context here = { 0 };
+    struct annotation here_annotation;
+    (void)result;
+    if (!fiber->started) start(fiber, outer);
+    surroundings_begin(&fiber->around);
+    fiber->resumer = &here;
+    fiber->resumer_annotation = &here_annotation;
+    annotation_init_thread(&here_annotation);
+    local->around = &fiber->around;
+    annotation_before_switch(&here_annotation, &fiber->annotation, false);
+    switch_to(&here, &fiber->context);
+    annotation_after_switch(&here_annotation, fiber->function ? &fiber->annotation : NULL);
+    local->around = outer;
+    outer->budget_ended = fiber->around.budget_ended;
+    if (fiber->function) return ROUSE_PENDING;
+    finish(fiber);
+    return fiber->value;
+}
+
+static void *fiber_result(struct task_cell *cell, size_t *bytes)
+{
+    struct fiber *fiber = task_state(cell);
+    *bytes = fiber->result_bytes;
+    return result_of(fiber);
+}
+
+static const char *fiber_name(struct task_cell *cell)
+{
+    return ((struct fiber *)task_state(cell))->name;
+}
+
+static atomic_u32 *fiber_home(struct task_cell *cell)
+{
+    struct fiber *fiber = task_state(cell);
+    return fiber->migrates ? NULL : &fiber->home;
+}
+
+static const struct task_hooks fiber_hooks = { fiber_result, fiber_name, fiber_home };
+
+/* reserved[0] is not const in the public struct. */
+static const rouse_task_type fiber_type = {
+    .name = "fiber",
+    .poll = fiber_poll,
+    .state_size = sizeof(struct fiber),
+    .state_alignment = PIECE,
+    .reserved = { (void *)(uintptr_t)&fiber_hooks, NULL },
+};
+
+/* ---- spawning ---- */
+
+struct fiber_request {
+    rouse_runtime *runtime; /* NULL: the current or default one */
+    rouse_fiber_function *function;
+    const void *argument;   /* a pointer to pass on, or bytes to copy */
+    size_t argument_bytes;  /* 0: pass on */
+    size_t result_bytes;
+    const rouse_fiber_options *options;
+    struct scope *scope;    /* NULL: none */
+    int64_t deadline_ns;    /* inherited */
+    const char *site;
+};
+
+static int complete_options(rouse_fiber_options *full, const rouse_fiber_options *given)
+{
+    *full = (rouse_fiber_options)ROUSE_FIBER_OPTIONS_INIT;
+    if (!given) return ROUSE_OK;
+    if (given->size < offsetof(rouse_fiber_options, name)) return ROUSE_INVALID;
+    memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
+    unsigned known = ROUSE_FIBER_MIGRATES | ROUSE_FIBER_UNGUARDED;
+    return full->flags & ~known ? ROUSE_INVALID : ROUSE_OK;
+}
+
+static int acquire_stack(struct rouse_runtime *runtime, const rouse_fiber_options *options, struct stack **stack)
+{
+    struct worker *worker = runtime_worker(runtime);
+    bool unguarded = runtime->unguarded_stacks || (options->flags & ROUSE_FIBER_UNGUARDED);
+    if (worker) return stack_acquire(&worker->stacks, options->stack_bytes, unguarded, stack);
+    return stack_store_acquire(&runtime->stacks, options->stack_bytes, unguarded, stack);
+}
+
+static void release_stack(struct rouse_runtime *runtime, struct stack *stack)
+{
+    struct worker *worker = runtime_worker(runtime);
+    if (worker) stack_release(&worker->stacks, stack);
+    else stack_store_release(&runtime->stacks, stack);
+}
+
+static int spawn(rouse_task *task, const struct fiber_request *request)
+{
+    rouse_fiber_options options;
+    rouse_runtime *runtime = request->runtime;
+    struct stack *stack;
+    struct task_cell *cell;
+    size_t extra;
+    if (task) task->cell = NULL;
+    int status = complete_options(&options, request->options);
+    if (status != ROUSE_OK) return status;
+    if (!request->function || (request->argument_bytes && !request->argument)) return ROUSE_INVALID;
+    if (request->argument_bytes > SIZE_MAX / 8 || request->result_bytes > SIZE_MAX / 8) return ROUSE_TOO_LARGE;
+    extra = argument_offset() - sizeof(struct fiber) + size_align(request->argument_bytes, PIECE) + request->result_bytes;
+    runtime = runtime_choose(runtime);
+    if (!runtime) return ROUSE_NO_MEMORY;
+    if (runtime->spawner.process != os_process()) return ROUSE_FORKED;
+    status = acquire_stack(runtime, &options, &stack);
+    if (status != ROUSE_OK) return status;
+    struct fiber fiber = {
+        .stack = stack,
+        .function = request->function,
+        .argument = (void *)(uintptr_t)request->argument,
+        .name = options.name ? options.name : "fiber",
+        .argument_bytes = request->argument_bytes,
+        .result_bytes = request->result_bytes,
+        .migrates = (options.flags & ROUSE_FIBER_MIGRATES) != 0,
+    };
+    stack->name = fiber.name;
+    stack->site = request->site;
+    struct spawn_request make = { &fiber_type, &fiber, extra, request->scope, request->deadline_ns, request->site,
+                                  task != NULL };
+    status = runtime_make(&runtime, &make, &cell);
+    if (status != ROUSE_OK) {
+        release_stack(runtime, stack);
+        return status;
+    }
+    struct fiber *made = task_state(cell);
+    if (request->argument_bytes) memcpy((char *)made + argument_offset(), request->argument, request->argument_bytes);
+    if (request->result_bytes) memset(result_of(made), 0, request->result_bytes);
+    if (task) task->cell = cell;
+    placement_spawned(runtime, cell);
+    return ROUSE_OK;
+}
+
+static struct surroundings *current_fiber(void)
+{
+    struct surroundings *around = surroundings_current();
+    return around && around->suspend ? around : NULL;
+}
+
+int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options, const char *site)
+{
+    struct surroundings *around = current_fiber();
+    if (!around) return ROUSE_NOT_IN_FIBER;
+    if (!around->scope) return ROUSE_UNBALANCED;
+    struct fiber_request request = { .runtime = rouse_runtime_current(), .function = function, .argument = argument,
+                                     .options = options, .scope = around->scope,
+                                     .deadline_ns = surroundings_deadline(around), .site = site };
+    return spawn(NULL, &request);
+}
+
+int rouse_go_detached_at(rouse_runtime *runtime, rouse_fiber_function *function, void *argument,
+                         const rouse_fiber_options *options, const char *site)
+{
+    struct fiber_request request = { .runtime = runtime, .function = function, .argument = argument, .options = options,
+                                     .deadline_ns = ROUSE_NEVER, .site = site };
+    return spawn(NULL, &request);
+}
+
+int rouse_spawn_fiber_at(rouse_task *task, rouse_runtime *runtime, rouse_fiber_function *function, const void *argument,
+                         size_t size, size_t result_size, const rouse_fiber_options *options, const char *site)
+{
+    struct fiber_request request = { .runtime = runtime, .function = function, .argument = argument,
+                                     .argument_bytes = size, .result_bytes = result_size, .options = options,
+                                     .deadline_ns = ROUSE_NEVER, .site = site };
+    return spawn(task, &request);
+}
+
+void *rouse_result(void)
+{
+    struct surroundings *around = current_fiber();
+    struct fiber *fiber = around ? CONTAINER_OF(around, struct fiber, around) : NULL;
+    return fiber && fiber->result_bytes ? result_of(fiber) : NULL;
+}
+
+int rouse_in_fiber(void)
+{
+    return current_fiber() != NULL;
+}
