@@ -81,7 +81,7 @@ uintptr_t registry_handle(const struct slot *slot)
 uintptr_t registry_publish(struct slot *slot)
 {
     lock_acquire(&slot->lock);
-    slot->flags &= (uint8_t)~SLOT_CLOSING;
+    slot->flags &= (uint16_t)~SLOT_CLOSING;
     uintptr_t handle = registry_handle(slot);
     lock_release(&slot->lock);
     return handle;

@@ -25,7 +25,8 @@ enum slot_flag {
     SLOT_LISTENER = 16, /* accepts; does not read or write */
     SLOT_NO_DELAY = 32, /* listener: accepted connections get the option */
     SLOT_KEEP = 64,     /* released: the descriptor is the caller's again, do not close it */
-    SLOT_DOOMED = 128   /* being closed: calls are refused, waiters are being woken, the handle still finds the slot */
+    SLOT_DOOMED = 128,  /* being closed: calls are refused, waiters are being woken, the handle still finds the slot */
+    SLOT_BROADCAST = 256 /* every event concerns every waiter */
 };
 
 /* The waker map's part of one direction of a slot. */
@@ -52,7 +53,7 @@ struct slot {
     uint32_t forks;   /* os_forks() when it was attached */
     uint16_t users;   /* calls now inside a system call, or a user's function, on it: the last one out after a close
                          finishes the close */
-    uint8_t flags;    /* enum slot_flag */
+    uint16_t flags;   /* enum slot_flag */
     uint8_t kind;     /* enum os_kind */
 };
 

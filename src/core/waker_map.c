@@ -146,7 +146,7 @@ static void fire_channel(struct channel *channel, bool all, struct wait_batch *b
 
 void waker_map_fire(struct slot *slot, unsigned channels, struct wait_batch *batch)
 {
-    bool all = (channels & BACKEND_HANGUP) != 0;
+    bool all = channels & BACKEND_HANGUP || slot->flags & SLOT_BROADCAST;
     if (channels & BACKEND_READ) fire_channel(&slot->read, all, batch);
     if (channels & BACKEND_WRITE) fire_channel(&slot->write, all, batch);
 }

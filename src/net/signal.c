@@ -1,0 +1,148 @@
+/* Waiting for signals: a handler that marks and notifies, and operations that look at the marks.
+ *
+ * One set of marks and one event descriptor for the process, because signals are the process's. The handler does two things
+ * that are async-signal-safe: it sets a bit and notifies the descriptor, which is an ordinary stream to the registry.
+ *
+ * Alternatives that lost: signalfd (Linux only, and it needs the signal blocked in every thread, the application's
+ * included); a thread in sigwait (a thread that nobody asked for). */
+#include "core/op.h"
+#include "core/waker_map.h"
+#include "net/stream.h"
+#include <rouse/signal.h>
+
+#define SIGNALS_ALL (ROUSE_SIGNAL_INTERRUPT | ROUSE_SIGNAL_TERMINATE | ROUSE_SIGNAL_HANG_UP)
+
+static struct {
+    struct lock lock;      /* installing and restoring */
+    int installed;         /* signals whose handler is ours */
+    os_event event;        /* notified by the handler; open while anything is installed */
+    rouse_stream *stream;  /* over event.readable */
+    atomic_u32 marks;      /* signals that came and nobody took; SEQ_CST: written inside a handler */
+} signals;
+
+static void on_signal(int signal)
+{
+    atomic_u32_or(&signals.marks, (uint32_t)signal, SEQ_CST);
+    os_event_notify(&signals.event);
+}
+
+static int open_event(void)
+{
+    int status = os_event_open(&signals.event);
+    if (status != ROUSE_OK) return status;
+    status = stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_SHARED | SLOT_KEEP | SLOT_BROADCAST, ROUSE_HERE);
+    if (status != ROUSE_OK) os_event_close(&signals.event);
+    return status;
+}
+
+static void close_event(void)
+{
+    rouse_close(signals.stream); /* SLOT_KEEP: leaves the descriptor */
+    os_event_close(&signals.event);
+    signals.stream = NULL;
+}
+
+/* Under the lock. Puts back those of `which` that are installed. */
+static void restore(int which)
+{
+    for (int signal = 1; signal <= SIGNALS_ALL; signal *= 2)
+        if (signals.installed & which & signal) os_signal_restore(signal);
+    if (signals.installed && !(signals.installed &= ~which)) close_event();
+}
+
+static int install(int wanted)
+{
+    int status = ROUSE_OK, added = 0;
+    lock_acquire(&signals.lock);
+    if (!signals.installed) status = open_event();
+    for (int signal = 1; signal <= SIGNALS_ALL && status == ROUSE_OK; signal *= 2) {
+        if (!(wanted & signal) || signals.installed & signal) continue;
+        status = os_signal_install(signal, on_signal);
+        if (status != ROUSE_OK) break;
+        signals.installed |= signal;
+        added |= signal;
+    }
+    if (status != ROUSE_OK && signals.stream && !signals.installed) close_event();
+    else if (status != ROUSE_OK) restore(added);
+    lock_release(&signals.lock);
+    return status;
+}
+
+void rouse_signal_restore(void)
+{
+    lock_acquire(&signals.lock);
+    restore(SIGNALS_ALL);
+    lock_release(&signals.lock);
+}
+
+struct signal_op {
+    struct op_head head;
+    int wanted;            /* of enum rouse_signal, or-ed */
+    bool installed;        /* the first poll has installed the handlers */
+    uintptr_t handle;      /* the event's stream */
+    struct wait_node node; /* on its list of readers */
+};
+_Static_assert(sizeof(struct signal_op) <= sizeof(rouse_op), "fits an operation");
+
+/* One of the wanted signals that came, taken; 0: none. */
+static int take_mark(int wanted)
+{
+    uint32_t marks = atomic_u32_load(&signals.marks, SEQ_CST);
+    for (int signal = 1; signal <= SIGNALS_ALL; signal *= 2)
+        if (wanted & signal && marks & (uint32_t)signal &&
+            atomic_u32_and(&signals.marks, ~(uint32_t)signal, SEQ_CST) & (uint32_t)signal)
+            return signal;
+    return 0;
+}
+
+/* The event is cleared before the marks are looked at, so that a signal in between makes it readable again. Waiters for
+ * different signals share it, so that it wakes all of them. */
+static ptrdiff_t signal_poll(rouse_op *op, rouse_context *context)
+{
+    struct signal_op *wait = (struct signal_op *)(void *)op;
+    struct slot_call call;
+    if (wait->wanted <= 0 || wait->wanted & ~SIGNALS_ALL) return ROUSE_INVALID;
+    if (!wait->installed) {
+        int status = install(wait->wanted);
+        if (status != ROUSE_OK) return status;
+        wait->installed = true;
+        lock_acquire(&signals.lock);
+        wait->handle = (uintptr_t)signals.stream;
+        lock_release(&signals.lock);
+    }
+    for (;;) {
+        int signal = take_mark(wait->wanted);
+        if (signal) {
+            waker_map_cancel(wait->handle, BACKEND_READ, &wait->node);
+            return signal;
+        }
+        int status = waker_map_begin(&call, wait->handle, BACKEND_READ, &wait->node, &context->waker);
+        if (status != ROUSE_OK) return status;
+        os_event_clear(&signals.event);
+        signal = take_mark(wait->wanted);
+        status = waker_map_end(&call, signal ? CALL_PROGRESS : CALL_BLOCKED, &wait->node, &context->waker);
+        if (signal) return signal;
+        if (status != ROUSE_OK) return status;
+    }
+}
+
+static int signal_cancel(rouse_op *op)
+{
+    struct signal_op *wait = (struct signal_op *)(void *)op;
+    if (wait->installed) waker_map_cancel(wait->handle, BACKEND_READ, &wait->node);
+    return ROUSE_OP_IDLE;
+}
+
+static const struct op_type signal_type = { "signal", signal_poll, signal_cancel, NULL };
+
+void rouse_signal_wait_init(rouse_op *op, int wanted)
+{
+    *(struct signal_op *)(void *)op = (struct signal_op){ .head = { &signal_type }, .wanted = wanted };
+}
+
+int rouse_signal_wait(int wanted)
+{
+    rouse_op op;
+    rouse_signal_wait_init(&op, wanted);
+    return op_await_status(&op);
+}

@@ -1,0 +1,14 @@
+/* What the other files of net need of streams. */
+#ifndef ROUSE_NET_STREAM_H
+#define ROUSE_NET_STREAM_H
+
+#include "core/registry.h"
+
+/* Makes a stream of a descriptor; on failure the descriptor is still the caller's. Flags: enum slot_flag. */
+int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned flags, const char *site);
+
+/* For calls that use the descriptor without waiting: keeps a close from taking it away. OK or CLOSED. */
+int stream_enter(struct slot **slot, rouse_stream *stream);
+void stream_leave(struct slot *slot);
+
+#endif
