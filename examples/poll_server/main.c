@@ -131,6 +131,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "poll_server: cannot listen on %s: %s\n", settings.listen, rouse_status_text(status));
         return EXIT_CANNOT_RUN;
     }
+    /* Whoever reads the first line may stop the server at once: from here on a signal is kept for the style's wait. */
+    status = rouse_signal_catch(STOP_SIGNALS);
+    if (status != ROUSE_OK) {
+        fprintf(stderr, "poll_server: cannot wait for signals: %s\n", rouse_status_text(status));
+        return EXIT_CANNOT_RUN;
+    }
     rouse_listener_address(listener, &address);
     rouse_address_format(&address, text, sizeof text);
     printf("listening on %s\n", text);

@@ -21,7 +21,11 @@ enum rouse_signal {
 ROUSE_API int rouse_signal_wait(int signals);
 ROUSE_API void rouse_signal_wait_init(rouse_op *op, int signals);
 
-/* Puts back what the signals did before the first wait. Any thread. */
+/* Installs the handlers now instead of at the first wait: for a program that tells the world that it is ready before it
+ * waits, so that no signal in between ends it. Any thread. Errors: INVALID, TOO_MANY_FILES, NO_MEMORY. */
+ROUSE_API int rouse_signal_catch(int signals);
+
+/* Puts back what the signals did before they were first caught. Any thread. */
 ROUSE_API void rouse_signal_restore(void);
 
 #ifdef __cplusplus

@@ -68,6 +68,16 @@ static int install(int wanted)
     return status;
 }
 
+static bool is_valid(int wanted)
+{
+    return wanted > 0 && !(wanted & ~SIGNALS_ALL);
+}
+
+int rouse_signal_catch(int wanted)
+{
+    return is_valid(wanted) ? install(wanted) : ROUSE_INVALID;
+}
+
 void rouse_signal_restore(void)
 {
     lock_acquire(&signals.lock);
@@ -101,7 +111,7 @@ static ptrdiff_t signal_poll(rouse_op *op, rouse_context *context)
 {
     struct signal_op *wait = (struct signal_op *)(void *)op;
     struct slot_call call;
-    if (wait->wanted <= 0 || wait->wanted & ~SIGNALS_ALL) return ROUSE_INVALID;
+    if (!is_valid(wait->wanted)) return ROUSE_INVALID;
     if (!wait->installed) {
         int status = install(wait->wanted);
         if (status != ROUSE_OK) return status;
