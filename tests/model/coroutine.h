@@ -1,0 +1,189 @@
+/* Coroutines for the explorer, which switches far more often than it does anything else.
+ *
+ * Of its own and not the library's fibers, which are among the things that models should be able to ask about. A switch
+ * saves the registers that a function must keep; where there is no assembly for the processor, <ucontext.h> does it,
+ * slower. A coroutine can be abandoned anywhere and started anew. */
+#ifndef MODEL_COROUTINE_H
+#define MODEL_COROUTINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define COROUTINE_ADDRESS_SANITIZER 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define COROUTINE_THREAD_SANITIZER 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) && !defined(COROUTINE_ADDRESS_SANITIZER)
+#define COROUTINE_ADDRESS_SANITIZER 1
+#endif
+#if defined(__SANITIZE_THREAD__) && !defined(COROUTINE_THREAD_SANITIZER)
+#define COROUTINE_THREAD_SANITIZER 1
+#endif
+
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#elif defined(COROUTINE_THREAD_SANITIZER)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+#if defined(__has_include)
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#define COROUTINE_VALGRIND 1
+#endif
+#endif
+
+#if defined(__x86_64__) && !defined(_WIN32)
+#define COROUTINE_ASSEMBLY 1
+#else
+#include <ucontext.h>
+#endif
+
+enum { COROUTINE_STACK_BYTES = 256 * 1024 };
+
+struct coroutine {
+#if defined(COROUTINE_ASSEMBLY)
+    void *stack_pointer; /* while not running; its registers lie on top of its stack */
+#else
+    ucontext_t context; /* while not running */
+#endif
+    char *stack;        /* COROUTINE_STACK_BYTES; NULL for the thread's own */
+    void (*body)(void); /* called again each time it has returned and the coroutine is switched to */
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    const void *low; /* of the stack */
+    size_t bytes;    /* of the stack */
+    void *fake;      /* the sanitizer's own stack for locals, while not running */
+#elif defined(COROUTINE_THREAD_SANITIZER)
+    void *fiber;        /* the sanitizer's name for it */
+#endif
+#if defined(COROUTINE_VALGRIND)
+    unsigned valgrind; /* its name for the stack */
+#endif
+};
+
+static struct coroutine coroutine_main;      /* the thread's own stack */
+static struct coroutine *coroutine_starting; /* whose first switch this is */
+
+#if defined(COROUTINE_ASSEMBLY)
+void coroutine_switch_stacks(void **save, void *load);
+/* Resumed by a jump: a `ret` on another stack is predicted wrongly each time. */
+__asm__(".text\n"
+        ".p2align 4\n"
+        ".hidden coroutine_switch_stacks\n"
+        ".globl coroutine_switch_stacks\n"
+        ".type coroutine_switch_stacks, @function\n"
+        "coroutine_switch_stacks:\n"
+        "pushq %rbp\n"
+        "pushq %rbx\n"
+        "pushq %r12\n"
+        "pushq %r13\n"
+        "pushq %r14\n"
+        "pushq %r15\n"
+        "movq %rsp, (%rdi)\n"
+        "movq %rsi, %rsp\n"
+        "popq %r15\n"
+        "popq %r14\n"
+        "popq %r13\n"
+        "popq %r12\n"
+        "popq %rbx\n"
+        "popq %rbp\n"
+        "popq %rcx\n"
+        "jmp *%rcx\n"
+        ".size coroutine_switch_stacks, .-coroutine_switch_stacks\n");
+#endif
+
+/* Leaves `from` where it stands and goes on with `to`. */
+static inline __attribute__((always_inline)) void coroutine_switch(struct coroutine *from, struct coroutine *to)
+{
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __sanitizer_start_switch_fiber(&from->fake, to->low, to->bytes);
+#elif defined(COROUTINE_THREAD_SANITIZER)
+    if (!from->fiber)
+        from->fiber = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(to->fiber, 0);
+#endif
+#if defined(COROUTINE_ASSEMBLY)
+    coroutine_switch_stacks(&from->stack_pointer, to->stack_pointer);
+#else
+    swapcontext(&from->context, &to->context);
+#endif
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __sanitizer_finish_switch_fiber(from->fake, NULL, NULL);
+#endif
+}
+
+/* The bottom of each coroutine's stack; entered from coroutine_main only. */
+static void coroutine_boot(void)
+{
+    struct coroutine *self = coroutine_starting;
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __sanitizer_finish_switch_fiber(NULL, &coroutine_main.low, &coroutine_main.bytes);
+#endif
+    for (;;)
+        self->body(); /* which ends by a switch, not by returning, unless it is to run again */
+}
+
+/* Puts the coroutine back to its start, wherever it was. The next switch to it must come from coroutine_main. */
+static void coroutine_restart(struct coroutine *coroutine)
+{
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __asan_unpoison_memory_region(coroutine->stack, COROUTINE_STACK_BYTES);
+    coroutine->low = coroutine->stack;
+    coroutine->bytes = COROUTINE_STACK_BYTES;
+    coroutine->fake = NULL;
+#elif defined(COROUTINE_THREAD_SANITIZER)
+    if (coroutine->fiber)
+        __tsan_destroy_fiber(coroutine->fiber);
+    coroutine->fiber = __tsan_create_fiber(0);
+#endif
+#if defined(COROUTINE_ASSEMBLY)
+    /* What coroutine_switch_stacks pops: six registers and where to go on; above them the alignment of a call. */
+    void **top = (void **)(void *)(coroutine->stack + COROUTINE_STACK_BYTES) - 10;
+    memset(top, 0, 10 * sizeof *top);
+    top[6] = (void *)(uintptr_t)coroutine_boot;
+    coroutine->stack_pointer = top;
+#else
+    getcontext(&coroutine->context);
+    coroutine->context.uc_stack.ss_sp = coroutine->stack;
+    coroutine->context.uc_stack.ss_size = COROUTINE_STACK_BYTES;
+    coroutine->context.uc_link = NULL;
+    makecontext(&coroutine->context, coroutine_boot, 0);
+#endif
+}
+
+static bool coroutine_init(struct coroutine *coroutine, void (*body)(void))
+{
+    memset(coroutine, 0, sizeof *coroutine);
+    coroutine->body = body;
+    coroutine->stack = malloc(COROUTINE_STACK_BYTES);
+    if (!coroutine->stack)
+        return false;
+#if defined(COROUTINE_VALGRIND)
+    coroutine->valgrind = VALGRIND_STACK_REGISTER(coroutine->stack, coroutine->stack + COROUTINE_STACK_BYTES);
+#endif
+    return true;
+}
+
+static void coroutine_fini(struct coroutine *coroutine)
+{
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __asan_unpoison_memory_region(coroutine->stack, COROUTINE_STACK_BYTES);
+#elif defined(COROUTINE_THREAD_SANITIZER)
+    if (coroutine->fiber)
+        __tsan_destroy_fiber(coroutine->fiber);
+#endif
+#if defined(COROUTINE_VALGRIND)
+    VALGRIND_STACK_DEREGISTER(coroutine->valgrind);
+#endif
+    free(coroutine->stack);
+}
+
+#endif

@@ -1,0 +1,1475 @@
+/* The explorer; explorer.h says what it does and how. Parts: memory, locations and what threads know of them, steps, the
+ * operations, the search, reports. */
+#include "explorer.h"
+
+#include "os/atomic.h"
+#include "os/os.h"
+
+#include "coroutine.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+enum {
+    MAIN = MODEL_THREADS,  /* model_self() outside of threads */
+    LOCATIONS = 128,       /* atomics and plain places of one execution */
+    TABLE = 512,           /* of locations by address; a power of two */
+    MESSAGES = 8192,       /* values written in one execution */
+    EVENTS = 4096,         /* steps of one execution */
+    DECISIONS = 8192,      /* of one execution */
+    ARENA_BYTES = 1 << 18, /* all of model_alloc in one execution */
+    BLOCKS = 512,          /* allocations of one execution */
+    TRACED = 200,          /* steps printed of a failing execution, the last ones */
+    IDLE_ROUNDS = 100,     /* of cpu_relax with nobody else to run, before it counts as a livelock */
+};
+
+/* ---- what there is ---- */
+
+/* Happens-before: for each thread, how many of its operations are known to have happened. */
+struct clock {
+    uint32_t at[MODEL_THREADS];
+};
+
+/* What can be learned from a message: happens-before, and the time that reads of each location cannot go behind. */
+struct knowledge {
+    struct clock clock;
+    uint16_t view[LOCATIONS];
+};
+
+/* A value that a location had. */
+struct message {
+    uint64_t value;            /* as a number of the location's width */
+    int previous;              /* the value before it; -1: none */
+    uint16_t time;             /* its place in the location's order */
+    uint16_t locations;        /* how many entries of released.view are set */
+    struct knowledge released; /* what an ACQUIRE that reads it learns */
+};
+
+struct location {
+    const void *address;
+    unsigned bytes;        /* width; 0 while it has been named by a wake only */
+    int latest;            /* message; -1 while there is none */
+    uint16_t floor;        /* time of the last initialisation: nothing older can be read */
+    bool data;             /* a cell or plain: no steps, checked for races instead */
+    int block;             /* of model_alloc in which it lies; -1: elsewhere */
+    int writer;            /* who wrote data last; -1: nobody */
+    uint32_t written;      /* and when, by the writer's clock */
+    struct clock read;     /* when each thread read data last */
+    struct clock accessed; /* when each thread came here last, in any way */
+};
+
+enum op_kind {
+    OP_START,
+    OP_LOAD,
+    OP_STORE,
+    OP_RMW,
+    OP_CAS,
+    OP_FENCE,
+    OP_RELAX,
+    OP_WAIT,   /* os_wait_on, when it looks at the word */
+    OP_RESUME, /* os_wait_on, when it returns after having slept */
+    OP_WAKE,
+    OP_LOCK,
+    OP_TRY_LOCK,
+    OP_UNLOCK,
+};
+
+static const char *const op_names[] = {"start", "load",    "store", "rmw",  "cas",      "fence", "relax",
+                                       "wait",  "wake up", "wake",  "lock", "try lock", "unlock"};
+
+/* The next operation of a thread. */
+struct op {
+    enum op_kind kind;
+    int location; /* -1: none */
+    enum model_order order;
+    uint64_t expected; /* of a compare-exchange */
+    int64_t deadline;  /* of OP_RESUME */
+    const char *where; /* file:line */
+};
+
+/* What a step did, as far as it matters for which steps can change places. */
+enum flags {
+    READS = 1,
+    WRITES = 2,
+    WAITS = 4,       /* enters or leaves the queue of sleepers of the location */
+    WAKES = 8,       /* looks at that queue */
+    SEQUENTIAL = 16, /* a SEQ_CST operation */
+    SEQUENTIAL_FENCE = 32,
+    RELAXES = 64, /* is affected by any write */
+};
+
+struct thread {
+    struct coroutine coroutine;
+    bool finished;              /* its body has returned, in this execution */
+    bool at_rest;               /* the coroutine can run the body again without being restarted */
+    struct op op;               /* what it does when it is chosen next */
+    bool waiting;               /* asleep in os_wait_on; op is OP_RESUME */
+    bool woken;                 /* by os_wake */
+    int woken_by;               /* event; -1: none */
+    uint32_t relax_mark;        /* write_count when it began to relax */
+    unsigned idle_rounds;       /* relaxed in vain this often, one after the other */
+    unsigned timeouts;          /* used up */
+    unsigned spurious;          /* used up */
+    int last_event;             /* -1: none */
+    struct knowledge now;       /* what it knows */
+    struct knowledge fenced;    /* what it knew at its last RELEASE fence: goes with its RELAXED stores */
+    struct knowledge seen;      /* what came with its RELAXED loads: an ACQUIRE fence learns it */
+    int last_read[LOCATIONS];   /* message; -1: none */
+    uint8_t rereads[LOCATIONS]; /* how often it read that one again although it was out of date */
+    void *current;              /* os_current */
+};
+
+struct event {
+    unsigned thread;
+    int node; /* the decision for this thread */
+    enum op_kind kind;
+    int location;
+    unsigned flags;
+    uint16_t before[MODEL_THREADS]; /* of each thread, how many events come before or are this one: index + 1 of the
+                                         last */
+};
+
+/* A point where executions part. */
+struct decision {
+    bool is_value;     /* between values or wakes, not between threads */
+    uint8_t chosen;    /* the thread, or the number of the value */
+    uint8_t count;     /* values */
+    uint8_t enabled;   /* threads that could run: a bit each */
+    uint8_t sleeping;  /* threads that need not be tried: done already, or another execution stands for it */
+    uint8_t backtrack; /* threads that must be tried */
+};
+
+static const struct model *model;
+static unsigned thread_count;
+static struct thread threads[MODEL_THREADS];
+static unsigned self = MAIN;
+static bool starting; /* threads run up to their first operation */
+
+static struct location locations[LOCATIONS];
+static int location_count;
+static int16_t table[TABLE]; /* location + 1; 0: free */
+static struct message messages[MESSAGES];
+static int message_count;
+static struct knowledge sequential; /* view only: what SEQ_CST operations agree on */
+static uint32_t write_count;
+
+static struct {
+    const char *memory;
+    size_t bytes;
+} cells[16];
+static int cell_count;
+
+static struct event events[EVENTS];
+static int event_count;
+static struct decision decisions[DECISIONS];
+static int decision_count; /* of the path that is being run, as far as it is known */
+static int position;       /* the next decision */
+static int changed;        /* the first decision of this path that no execution before has taken */
+static uint8_t asleep;     /* threads that need not be tried now */
+static int last_thread;    /* that made a step; -1: none */
+static unsigned preemptions;
+
+static enum { RUNNING, COMPLETE, REDUNDANT, FAILED } outcome;
+static char reason[512];
+static bool tracing;
+static int trace_from; /* the first event that is printed */
+static bool replaying; /* decisions come from the outside */
+static struct model_result result;
+static int64_t clock_ns;
+
+static void abandon(void);
+
+/* ---- memory ---- */
+
+static struct block {
+    char *memory;
+    size_t bytes;
+    bool freed;
+} blocks[BLOCKS];
+static int block_count;
+static _Alignas(64) char arena[ARENA_BYTES];
+static size_t arena_used;
+static int16_t arena_block[ARENA_BYTES / 64]; /* of each 64 bytes: block + 1; 0: none */
+
+static bool in_arena(const void *address)
+{
+    return (uintptr_t)address - (uintptr_t)arena < sizeof arena;
+}
+
+static int block_of(const void *address)
+{
+    return in_arena(address) ? arena_block[((uintptr_t)address - (uintptr_t)arena) / 64] - 1 : -1;
+}
+
+/* Freed memory is poisoned where AddressSanitizer is there, so that plain accesses show, too. */
+static void forbid(void *memory, size_t bytes)
+{
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __asan_poison_memory_region(memory, bytes);
+#else
+    (void)memory, (void)bytes;
+#endif
+}
+
+static void allow(void *memory, size_t bytes)
+{
+#if defined(COROUTINE_ADDRESS_SANITIZER)
+    __asan_unpoison_memory_region(memory, bytes);
+#else
+    (void)memory, (void)bytes;
+#endif
+}
+
+static void reset_memory(void)
+{
+    allow(arena, arena_used);
+    memset(arena_block, 0, arena_used / 64 * sizeof *arena_block);
+    arena_used = 0;
+    block_count = 0;
+}
+
+void *model_alloc(size_t bytes)
+{
+    /* 64 bytes between blocks, and 64 as alignment */
+    size_t room = ((bytes + 63) & ~(size_t)63) + 64;
+    if (block_count == BLOCKS || room > sizeof arena - arena_used) {
+        model_fail("too much memory for one execution");
+        return NULL;
+    }
+    struct block *block = &blocks[block_count++];
+    *block = (struct block){.memory = arena + arena_used, .bytes = bytes};
+    for (size_t i = arena_used / 64; i < (arena_used + room) / 64; i++)
+        arena_block[i] = (int16_t)block_count;
+    arena_used += room;
+    forbid(block->memory + bytes, room - bytes);
+    memset(block->memory, 0xA5, bytes);
+    return block->memory;
+}
+
+void model_free(void *memory)
+{
+    if (!memory)
+        return;
+    int number = block_of(memory);
+    if (number < 0 || blocks[number].memory != memory) {
+        model_fail("model_free of what model_alloc has not given");
+        return;
+    }
+    struct block *block = &blocks[number];
+    if (block->freed) {
+        model_fail("freed twice");
+        return;
+    }
+    for (int i = 0; i < location_count && self != MAIN; i++) {
+        if (locations[i].block != number)
+            continue;
+        for (unsigned t = 0; t < thread_count; t++) {
+            if (t != self && locations[i].accessed.at[t] > threads[self].now.clock.at[t]) {
+                model_fail("freed, but nothing orders an access by another thread before that");
+                return;
+            }
+        }
+    }
+    block->freed = true;
+    memset(block->memory, 0xDD, block->bytes);
+    forbid(block->memory, block->bytes);
+}
+
+static uint64_t get(const void *address, unsigned bytes)
+{
+    uint64_t value = 0;
+    uint32_t half;
+    switch (bytes) {
+    case 4:
+        memcpy(&half, address, sizeof half);
+        return half;
+    default:
+        memcpy(&value, address, sizeof value);
+        return value;
+    }
+}
+
+static void set(void *address, unsigned bytes, uint64_t value)
+{
+    uint32_t half = (uint32_t)value;
+    if (bytes == 4)
+        memcpy(address, &half, sizeof half);
+    else
+        memcpy(address, &value, sizeof value);
+}
+
+static uint64_t truncate(uint64_t value, unsigned bytes)
+{
+    return bytes == 4 ? (uint32_t)value : value;
+}
+
+/* ---- locations and knowledge ---- */
+
+static void learn(struct knowledge *to, const struct knowledge *from, int count)
+{
+    for (unsigned t = 0; t < MODEL_THREADS; t++) {
+        if (from->clock.at[t] > to->clock.at[t])
+            to->clock.at[t] = from->clock.at[t];
+    }
+    for (int i = 0; i < count; i++) {
+        if (from->view[i] > to->view[i])
+            to->view[i] = from->view[i];
+    }
+}
+
+static void copy_knowledge(struct knowledge *to, const struct knowledge *from)
+{
+    to->clock = from->clock;
+    memcpy(to->view, from->view, (size_t)location_count * sizeof *to->view);
+}
+
+/* Appends a value to a location; what reading it teaches is left empty. */
+static struct message *append(struct location *location, uint64_t value)
+{
+    if (message_count == MESSAGES) {
+        model_fail("too many writes in one execution");
+        abandon();
+    }
+    struct message *message = &messages[message_count];
+    message->value = value;
+    message->previous = location->latest;
+    message->time = location->latest < 0 ? 0 : (uint16_t)(messages[location->latest].time + 1);
+    message->locations = 0;
+    memset(&message->released.clock, 0, sizeof message->released.clock);
+    location->latest = message_count++;
+    return message;
+}
+
+static int new_location(const void *address)
+{
+    if (location_count == LOCATIONS) {
+        model_fail("too many locations in one execution");
+        abandon();
+    }
+    int number = location_count++;
+    struct location *location = &locations[number];
+    memset(location, 0, sizeof *location);
+    location->address = address;
+    location->latest = -1;
+    location->writer = -1;
+    location->block = block_of(address);
+    for (int i = 0; i < cell_count; i++)
+        location->data |= (uintptr_t)address - (uintptr_t)cells[i].memory < cells[i].bytes;
+    for (unsigned t = 0; t < thread_count; t++) {
+        threads[t].now.view[number] = 0;
+        threads[t].fenced.view[number] = 0;
+        threads[t].seen.view[number] = 0;
+        threads[t].last_read[number] = -1;
+        threads[t].rereads[number] = 0;
+    }
+    sequential.view[number] = 0;
+    return number;
+}
+
+static int find_location(const void *address)
+{
+    size_t slot = ((uintptr_t)address >> 2) * UINT32_C(2654435761) % TABLE;
+    while (table[slot]) {
+        if (locations[table[slot] - 1].address == address)
+            return table[slot] - 1;
+        slot = (slot + 1) % TABLE;
+    }
+    int number = new_location(address);
+    table[slot] = (int16_t)(number + 1);
+    return number;
+}
+
+static void check_alive(const struct location *location)
+{
+    if (location->block >= 0 && blocks[location->block].freed) {
+        model_fail("used after free");
+        abandon();
+    }
+}
+
+/* The location's number. What was written to the memory without the model's knowledge, initialised plainly that is,
+ * becomes its value, and its past is cut off. */
+static int locate(const void *address, unsigned bytes)
+{
+    int number = find_location(address);
+    struct location *location = &locations[number];
+    check_alive(location);
+    location->bytes = bytes;
+    if (!location->data) {
+        uint64_t value = get(address, bytes);
+        if (location->latest < 0)
+            append(location, value);
+        else if (messages[location->latest].value != value)
+            location->floor = append(location, value)->time;
+    }
+    return number;
+}
+
+static void touch(struct location *location)
+{
+    location->accessed.at[self] = threads[self].now.clock.at[self];
+}
+
+/* An access to data: everything that conflicts with it must be known to have happened. */
+static void access_data(struct location *location, bool write, const char *where)
+{
+    struct thread *me = &threads[self];
+    me->now.clock.at[self]++;
+    const struct clock *known = &me->now.clock;
+    bool race = location->writer >= 0 && location->written > known->at[location->writer];
+    for (unsigned t = 0; t < thread_count; t++)
+        race |= write && t != self && location->read.at[t] > known->at[t];
+    if (race) {
+        snprintf(reason, sizeof reason, "data race: %s by thread %u at %s", write ? "write" : "read", self, where);
+        model_fail(reason);
+        abandon();
+    }
+    if (write) {
+        location->writer = (int)self;
+        location->written = known->at[self];
+    } else {
+        location->read.at[self] = known->at[self];
+    }
+    touch(location);
+}
+
+void model_plain(const void *address, bool write, const char *where)
+{
+    if (self == MAIN)
+        return;
+    struct location *location = &locations[find_location(address)];
+    check_alive(location);
+    location->data = true;
+    access_data(location, write, where);
+}
+
+void model_cells(const void *memory, size_t bytes)
+{
+    if (cell_count == sizeof cells / sizeof *cells) {
+        model_fail("too many ranges of cells");
+        return;
+    }
+    cells[cell_count].memory = memory;
+    cells[cell_count++].bytes = bytes;
+}
+
+/* ---- which steps can change places ---- */
+
+static bool is_sequential(enum model_order order)
+{
+    return order == SEQ_CST && model->history > 0;
+}
+
+static unsigned flags_of(const struct thread *thread)
+{
+    const struct op *op = &thread->op;
+    unsigned sc = is_sequential(op->order) ? SEQUENTIAL : 0;
+    const struct location *location = op->location >= 0 ? &locations[op->location] : NULL;
+    switch (op->kind) {
+    case OP_START:
+        return 0;
+    case OP_LOAD:
+        return READS | sc;
+    case OP_STORE:
+    case OP_RMW:
+        return READS | WRITES | sc;
+    case OP_CAS: /* one that fails only reads; whether it does can be changed only by a write to the location */
+        return READS | (messages[location->latest].value == op->expected ? WRITES : 0U) | sc;
+    case OP_FENCE:
+        return sc ? SEQUENTIAL | SEQUENTIAL_FENCE : 0;
+    case OP_RELAX:
+        return RELAXES;
+    case OP_WAIT:
+        return READS | WAITS;
+    case OP_RESUME:
+        return thread->woken ? 0 : WAITS;
+    case OP_WAKE:
+        return WAKES;
+    case OP_LOCK:
+    case OP_UNLOCK:
+        return READS | WRITES;
+    case OP_TRY_LOCK:
+        return READS | (messages[location->latest].value == 0 ? WRITES : 0U);
+    }
+    return 0;
+}
+
+static bool depend(int location_a, unsigned a, int location_b, unsigned b)
+{
+    if (((a & SEQUENTIAL_FENCE) && (b & SEQUENTIAL)) || ((b & SEQUENTIAL_FENCE) && (a & SEQUENTIAL)))
+        return true;
+    if (location_a != location_b || location_a < 0)
+        return false;
+    if (((a & WRITES) && (b & (READS | WRITES))) || ((b & WRITES) && (a & (READS | WRITES))))
+        return true;
+    return ((a & WAKES) && (b & (WAITS | WAKES))) || ((b & WAKES) && (a & WAITS));
+}
+
+/* ---- the search ---- */
+
+static uint8_t bit(unsigned thread)
+{
+    return (uint8_t)(1U << thread);
+}
+
+static unsigned lowest(uint8_t set_of_threads)
+{
+    unsigned thread = 0;
+    while (!(set_of_threads & bit(thread)))
+        thread++;
+    return thread;
+}
+
+static bool precedes(int event, const struct event *other)
+{
+    return event < other->before[events[event].thread];
+}
+
+/* Two steps that depend on each other and that nothing else orders: the other order must be tried as well. It is reached
+ * from the decision for the first one by any thread that can make a first step of what follows without it. */
+static void note_race(int first, const struct event *second)
+{
+    struct decision *decision = &decisions[events[first].node];
+    int first_of[MODEL_THREADS];
+    uint8_t initials = 0;
+    for (unsigned t = 0; t < thread_count; t++)
+        first_of[t] = -1;
+    for (int i = first + 1; i <= event_count; i++) {
+        const struct event *event = i < event_count ? &events[i] : second;
+        if (event != second && precedes(first, event))
+            continue;
+        if (first_of[event->thread] >= 0)
+            continue;
+        bool is_initial = true;
+        for (unsigned t = 0; t < thread_count; t++)
+            is_initial &= first_of[t] < 0 || !precedes(first_of[t], event);
+        first_of[event->thread] = i;
+        if (is_initial)
+            initials |= bit(event->thread);
+    }
+    if (initials & decision->backtrack)
+        return;
+    if (initials & decision->enabled & bit(second->thread))
+        decision->backtrack |= bit(second->thread);
+    else if (initials & decision->enabled)
+        decision->backtrack |= bit(lowest(initials & decision->enabled));
+    else
+        decision->backtrack |= decision->enabled;
+}
+
+static void join_before(uint16_t *to, const uint16_t *from)
+{
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (from[t] > to[t])
+            to[t] = from[t];
+    }
+}
+
+/* Enters the step that `chosen` is about to make, and what it races with. */
+static void record_event(unsigned chosen, int node)
+{
+    struct thread *thread = &threads[chosen];
+    struct event *event = &events[event_count];
+    uint16_t own[MODEL_THREADS] = {0};
+    *event = (struct event){.thread = chosen,
+                            .node = node,
+                            .kind = thread->op.kind,
+                            .location = thread->op.location,
+                            .flags = flags_of(thread)};
+    if (thread->last_event >= 0)
+        memcpy(own, events[thread->last_event].before, sizeof own);
+    memcpy(event->before, own, sizeof own);
+    bool analyse = node >= changed && !model->every_interleaving && !model->preemption_bound;
+    if (event->kind == OP_RESUME && thread->woken) {
+        /* not to be had in the other order, unless time could have woken the thread first */
+        if (analyse && thread->op.deadline != ROUSE_NEVER)
+            note_race(thread->woken_by, event);
+        join_before(event->before, events[thread->woken_by].before);
+    }
+    for (int i = event_count - 1; i >= 0; i--) {
+        const struct event *other = &events[i];
+        if (other->thread == chosen || !depend(other->location, other->flags, event->location, event->flags))
+            continue;
+        bool ordered = precedes(i, event);
+        /* A lock is waited for until its release, so it is the acquisitions that could have come in another order. */
+        if (event->kind == OP_LOCK ? other->kind != OP_UNLOCK && i >= own[other->thread] : !ordered) {
+            if (analyse)
+                note_race(i, event);
+        }
+        if (!ordered)
+            join_before(event->before, other->before);
+    }
+    event->before[chosen] = (uint16_t)(event_count + 1);
+    thread->last_event = event_count++;
+}
+
+/* Threads for which the step just recorded changes nothing go on sleeping. */
+static void wake_dependent(uint8_t sleeping)
+{
+    const struct event *event = &events[event_count - 1];
+    asleep = 0;
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (!(sleeping & bit(t)) || t == event->thread)
+            continue;
+        unsigned flags = flags_of(&threads[t]);
+        bool affected = depend(event->location, event->flags, threads[t].op.location, flags) ||
+                        ((flags & RELAXES) && (event->flags & WRITES)) ||
+                        ((event->flags & RELAXES) && (flags & WRITES));
+        if (!affected)
+            asleep |= bit(t);
+    }
+}
+
+static bool is_enabled(const struct thread *thread)
+{
+    const struct op *op = &thread->op;
+    if (thread->finished)
+        return false;
+    if (op->kind == OP_LOCK)
+        return messages[locations[op->location].latest].value == 0;
+    if (op->kind == OP_RELAX)
+        return write_count != thread->relax_mark;
+    if (op->kind == OP_RESUME)
+        return thread->woken ||
+               (op->deadline != ROUSE_NEVER && !model->deadlines_never_pass && thread->timeouts < model->timeouts);
+    return true;
+}
+
+/* When nobody can run: those who may after all, because time passes or because spinning may have an end. */
+static bool is_enabled_in_need(struct thread *thread)
+{
+    const struct op *op = &thread->op;
+    if (thread->finished)
+        return false;
+    if (op->kind == OP_RELAX) {
+        if (++thread->idle_rounds > IDLE_ROUNDS)
+            model_fail("livelock: spins for what nobody is left to do");
+        return true;
+    }
+    return op->kind == OP_RESUME && op->deadline != ROUSE_NEVER && !model->deadlines_never_pass;
+}
+
+static void report_blocked(void)
+{
+    size_t length = (size_t)snprintf(reason, sizeof reason, "deadlock or lost wake:");
+    for (unsigned t = 0; t < thread_count && length < sizeof reason; t++) {
+        const struct op *op = &threads[t].op;
+        if (!threads[t].finished)
+            length +=
+                (size_t)snprintf(reason + length, sizeof reason - length, " thread %u blocked at %s;", t, op->where);
+    }
+    outcome = FAILED;
+}
+
+/* The threads that can run; 0 with an outcome if the execution ends here. */
+static uint8_t runnable(bool *in_need)
+{
+    uint8_t enabled = 0, unfinished = 0;
+    *in_need = false;
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (is_enabled(&threads[t]))
+            enabled |= bit(t);
+        if (!threads[t].finished)
+            unfinished |= bit(t);
+    }
+    if (enabled)
+        return enabled;
+    if (!unfinished) {
+        outcome = COMPLETE;
+        return 0;
+    }
+    *in_need = true;
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (is_enabled_in_need(&threads[t]))
+            enabled |= bit(t);
+    }
+    if (outcome != RUNNING)
+        return 0;
+    if (!enabled) {
+        unsigned running = self;
+        self = MAIN;
+        if (model->quiet && model->quiet())
+            outcome = COMPLETE;
+        else if (outcome == RUNNING)
+            report_blocked();
+        self = running;
+    }
+    return enabled;
+}
+
+static struct decision *next_decision(void)
+{
+    if (position == DECISIONS || event_count == EVENTS) {
+        model_fail("an execution without end? a loop that waits must call cpu_relax");
+        return NULL;
+    }
+    struct decision *decision = &decisions[position];
+    if (position == decision_count) {
+        *decision = (struct decision){0};
+        decision_count++;
+    }
+    return decision;
+}
+
+/* With a preemption bound: who may run, every order being enumerated. */
+static uint8_t allowed_by_bound(uint8_t enabled)
+{
+    bool could_go_on =
+        last_thread >= 0 && (enabled & bit((unsigned)last_thread)) && threads[last_thread].op.kind != OP_RELAX;
+    if (model->preemption_bound && could_go_on && preemptions >= model->preemption_bound)
+        return bit((unsigned)last_thread);
+    return enabled;
+}
+
+static void choose_first_time(struct decision *decision, uint8_t enabled, bool in_need)
+{
+    bool reduce = !model->every_interleaving && !model->preemption_bound;
+    decision->enabled = enabled;
+    decision->sleeping = reduce ? asleep : 0;
+    uint8_t candidates = allowed_by_bound(enabled) & (uint8_t)~decision->sleeping;
+    if (!candidates) {
+        outcome = REDUNDANT;
+        return;
+    }
+    /* Going on with the same thread saves a switch, and makes reports that people can follow. */
+    bool go_on =
+        last_thread >= 0 && (candidates & bit((unsigned)last_thread)) && threads[last_thread].op.kind != OP_RELAX;
+    decision->chosen = (uint8_t)(go_on ? (unsigned)last_thread : lowest(candidates));
+    decision->backtrack = reduce && !in_need ? bit(decision->chosen) : candidates;
+}
+
+/* Decides which thread makes the next step; MAIN if the execution ends here. */
+static unsigned choose_thread(void)
+{
+    if (outcome != RUNNING)
+        return MAIN;
+    bool in_need;
+    uint8_t enabled = runnable(&in_need);
+    if (!enabled || outcome != RUNNING)
+        return MAIN;
+    bool is_new = position == decision_count;
+    struct decision *decision = next_decision();
+    if (!decision)
+        return MAIN;
+    if (is_new)
+        choose_first_time(decision, enabled, in_need);
+    else if (replaying)
+        decision->enabled = decision->backtrack = enabled;
+    if (outcome != RUNNING)
+        return MAIN;
+    if (decision->is_value || !(enabled & bit(decision->chosen))) {
+        model_fail("the model does not do the same each time (or MODEL_REPLAY is of another one)");
+        return MAIN;
+    }
+    unsigned chosen = decision->chosen;
+    bool preempts = last_thread >= 0 && chosen != (unsigned)last_thread && (enabled & bit((unsigned)last_thread)) &&
+                    threads[last_thread].op.kind != OP_RELAX;
+    preemptions += preempts;
+    last_thread = (int)chosen;
+    record_event(chosen, position);
+    wake_dependent(decision->sleeping);
+    position++;
+    result.steps++;
+    return chosen;
+}
+
+/* Decides between `count` possibilities of the running step, the first of which is the ordinary one. */
+static unsigned choose_value(unsigned count)
+{
+    if (count < 2)
+        return 0;
+    bool is_new = position == decision_count;
+    struct decision *decision = next_decision();
+    if (!decision)
+        abandon();
+    if (is_new) {
+        decision->is_value = true;
+        decision->count = (uint8_t)count;
+    } else if (!decision->is_value || decision->chosen >= count) {
+        model_fail("the model does not do the same each time (or MODEL_REPLAY is of another one)");
+        abandon();
+    } else {
+        decision->count = (uint8_t)count;
+    }
+    position++;
+    return decision->chosen;
+}
+
+/* Turns the last decision that can be made otherwise; false when there is none. */
+static bool next_path(void)
+{
+    while (decision_count > 0) {
+        struct decision *decision = &decisions[decision_count - 1];
+        if (decision->is_value) {
+            if (decision->chosen + 1 < decision->count) {
+                decision->chosen++;
+                break;
+            }
+        } else {
+            decision->sleeping |= bit(decision->chosen);
+            uint8_t rest = decision->backtrack & (uint8_t)~decision->sleeping;
+            if (rest) {
+                decision->chosen = (uint8_t)lowest(rest);
+                break;
+            }
+        }
+        decision_count--;
+    }
+    changed = decision_count - 1;
+    return decision_count > 0;
+}
+
+/* ---- steps ---- */
+
+/* Gives up this execution in the middle of a thread. */
+static void abandon(void)
+{
+    if (self == MAIN)
+        return; /* there is nothing to give up; the caller returns */
+    struct thread *me = &threads[self];
+    self = MAIN;
+    coroutine_switch(&me->coroutine, &coroutine_main);
+    abort();
+}
+
+void model_fail(const char *text)
+{
+    if (outcome != FAILED && text != reason)
+        snprintf(reason, sizeof reason, "%s", text);
+    outcome = FAILED;
+    abandon(); /* in a thread nothing that comes after it makes sense */
+}
+
+unsigned model_self(void)
+{
+    return self;
+}
+
+/* Lets the chosen thread go on, which may be the caller. */
+static void go_on(void)
+{
+    struct thread *me = &threads[self];
+    unsigned next = starting ? MAIN : choose_thread();
+    if (next == self)
+        return;
+    self = next;
+    coroutine_switch(&me->coroutine, next == MAIN ? &coroutine_main : &threads[next].coroutine);
+}
+
+static void trace(const char *format, ...)
+{
+    va_list arguments;
+    if (!tracing || event_count <= trace_from)
+        return;
+    const struct op *op = &threads[self].op;
+    printf("  %3d  thread %u  %-8s ", event_count - 1, self, op_names[op->kind]);
+    if (op->location >= 0)
+        printf("#%-2d ", op->location);
+    va_start(arguments, format);
+    vprintf(format, arguments);
+    va_end(arguments);
+    const char *slash = strrchr(op->where, '/');
+    printf("  %s\n", slash ? slash + 1 : op->where);
+}
+
+/* Waits until this thread may make its next operation. */
+static struct thread *step(enum op_kind kind, int location, enum model_order order, uint64_t expected,
+                           const char *where)
+{
+    struct thread *me = &threads[self];
+    me->op = (struct op){.kind = kind, .location = location, .order = order, .expected = expected, .where = where};
+    go_on();
+    me->now.clock.at[self]++;
+    if (location >= 0 && kind != OP_WAKE) {
+        check_alive(&locations[location]);
+        touch(&locations[location]);
+    }
+    return me;
+}
+
+static void thread_main(void)
+{
+    threads[self].at_rest = false;
+    model->threads[self]();
+    threads[self].finished = true;
+    threads[self].at_rest = true;
+    go_on();
+}
+
+/* ---- operations ---- */
+
+static bool acquires(enum model_order order)
+{
+    return order == ACQUIRE || order == ACQ_REL || order == SEQ_CST;
+}
+
+static bool releases(enum model_order order)
+{
+    return order == RELEASE || order == ACQ_REL || order == SEQ_CST;
+}
+
+/* What reading a message does to its reader. */
+static void take_in(struct thread *me, int location, int number, enum model_order order)
+{
+    const struct message *message = &messages[number];
+    if (me->last_read[location] == number && number != locations[location].latest)
+        me->rereads[location]++;
+    else
+        me->rereads[location] = 0;
+    me->last_read[location] = number;
+    if (message->time > me->now.view[location])
+        me->now.view[location] = message->time;
+    learn(acquires(order) ? &me->now : &me->seen, &message->released, message->locations);
+}
+
+/* The message that a load reads: the latest, or one before it that the thread cannot know to be out of date. The same old
+ * one is read twice at most: memory does not hold values back for ever. */
+static int choose_message(struct thread *me, int location, enum model_order order)
+{
+    int options[16];
+    unsigned count = 0;
+    const struct location *l = &locations[location];
+    uint16_t bound = me->now.view[location];
+    if (l->floor > bound)
+        bound = l->floor;
+    if (is_sequential(order) && sequential.view[location] > bound)
+        bound = sequential.view[location];
+    for (int m = l->latest; m >= 0 && messages[m].time >= bound && count <= model->history && count < 16;
+         m = messages[m].previous) {
+        bool worn_out = m == me->last_read[location] && m != l->latest && me->rereads[location] > 0;
+        if (!worn_out)
+            options[count++] = m;
+    }
+    return options[choose_value(count)];
+}
+
+/* Writes a value; `base` is the message that a read-modify-write has read, -1 for a store. */
+static void write_value(struct thread *me, int location, uint64_t value, enum model_order order, int base)
+{
+    struct location *l = &locations[location];
+    struct message *message = append(l, truncate(value, l->bytes));
+    me->now.view[location] = message->time;
+    me->last_read[location] = l->latest;
+    me->rereads[location] = 0;
+    copy_knowledge(&message->released, releases(order) ? &me->now : &me->fenced);
+    message->released.view[location] = message->time;
+    message->locations = (uint16_t)location_count;
+    if (base >= 0) /* a release sequence goes on */
+        learn(&message->released, &messages[base].released, messages[base].locations);
+    if (is_sequential(order))
+        sequential.view[location] = message->time;
+    set((void *)(uintptr_t)l->address, l->bytes, value);
+    write_count++;
+}
+
+void model_atomic_init(void *address, unsigned bytes, uint64_t value, const char *where)
+{
+    set(address, bytes, value);
+    if (self == MAIN)
+        return;
+    int location = locate(address, bytes); /* takes in what was just written */
+    if (locations[location].data)
+        access_data(&locations[location], true, where);
+    else
+        touch(&locations[location]);
+}
+
+uint64_t model_load(const void *address, unsigned bytes, enum model_order order, const char *where)
+{
+    if (self == MAIN)
+        return get(address, bytes);
+    int location = locate(address, bytes);
+    if (locations[location].data) {
+        access_data(&locations[location], false, where);
+        return get(address, bytes);
+    }
+    struct thread *me = step(OP_LOAD, location, order, 0, where);
+    int message = choose_message(me, location, order);
+    take_in(me, location, message, order);
+    uint64_t value = messages[message].value;
+    trace("%#llx%s", (unsigned long long)value, message == locations[location].latest ? "" : " (out of date)");
+    return value;
+}
+
+void model_store(void *address, unsigned bytes, uint64_t value, enum model_order order, const char *where)
+{
+    if (self == MAIN) {
+        set(address, bytes, value);
+        return;
+    }
+    int location = locate(address, bytes);
+    if (locations[location].data) {
+        access_data(&locations[location], true, where);
+        set(address, bytes, value);
+        return;
+    }
+    struct thread *me = step(OP_STORE, location, order, 0, where);
+    write_value(me, location, value, order, -1);
+    trace("%#llx", (unsigned long long)truncate(value, bytes));
+}
+
+static void require_steps(int location)
+{
+    if (locations[location].data)
+        model_fail("a read-modify-write of what model_cells or MODEL_WRITE calls data");
+}
+
+static uint64_t combine(enum model_rmw kind, uint64_t old, uint64_t value)
+{
+    switch (kind) {
+    case MODEL_ADD:
+        return old + value;
+    case MODEL_SUB:
+        return old - value;
+    case MODEL_OR:
+        return old | value;
+    case MODEL_AND:
+        return old & value;
+    default:
+        return value;
+    }
+}
+
+uint64_t model_rmw(void *address, unsigned bytes, enum model_rmw kind, uint64_t value, enum model_order order,
+                   const char *where)
+{
+    if (self == MAIN) {
+        uint64_t old = get(address, bytes);
+        set(address, bytes, combine(kind, old, value));
+        return old;
+    }
+    int location = locate(address, bytes);
+    require_steps(location);
+    struct thread *me = step(OP_RMW, location, order, 0, where);
+    int base = locations[location].latest;
+    uint64_t old = messages[base].value;
+    take_in(me, location, base, order);
+    write_value(me, location, combine(kind, old, value), order, base);
+    trace("%#llx -> %#llx", (unsigned long long)old, (unsigned long long)messages[locations[location].latest].value);
+    return old;
+}
+
+/* Whether something may go wrong for no reason here, and does. */
+static bool fails_for_no_reason(struct thread *me)
+{
+    if (me->spurious >= model->spurious || choose_value(2) == 0)
+        return false;
+    me->spurious++;
+    return true;
+}
+
+bool model_cas(void *address, unsigned bytes, uint64_t *expected, uint64_t desired, enum model_order success,
+               enum model_order failure, bool weak, const char *where)
+{
+    uint64_t wanted = truncate(*expected, bytes);
+    if (self == MAIN) {
+        *expected = get(address, bytes);
+        if (*expected == wanted)
+            set(address, bytes, desired);
+        return *expected == wanted;
+    }
+    int location = locate(address, bytes);
+    require_steps(location);
+    struct thread *me = step(OP_CAS, location, success, wanted, where);
+    int base = locations[location].latest;
+    uint64_t old = messages[base].value;
+    bool done = old == wanted && !(weak && fails_for_no_reason(me));
+    take_in(me, location, base, done ? success : failure);
+    if (done)
+        write_value(me, location, desired, success, base);
+    trace(done ? "%#llx -> %#llx" : "%#llx, not %#llx: failed", (unsigned long long)old,
+          (unsigned long long)(done ? truncate(desired, bytes) : wanted));
+    *expected = old;
+    return done;
+}
+
+void model_fence(enum model_order order, const char *where)
+{
+    if (self == MAIN)
+        return;
+    /* Fences that are not SEQ_CST concern the thread alone. */
+    struct thread *me = is_sequential(order) ? step(OP_FENCE, -1, order, 0, where) : &threads[self];
+    if (acquires(order))
+        learn(&me->now, &me->seen, location_count);
+    if (is_sequential(order)) {
+        struct clock clock = me->now.clock; /* agreeing on an order is not the same as having synchronised */
+        learn(&me->now, &sequential, location_count);
+        me->now.clock = clock;
+        learn(&sequential, &me->now, location_count);
+        trace("seq_cst");
+    }
+    if (releases(order))
+        copy_knowledge(&me->fenced, &me->now);
+}
+
+void model_relax(const char *where)
+{
+    if (self == MAIN)
+        return;
+    threads[self].relax_mark = write_count;
+    struct thread *me = step(OP_RELAX, -1, RELAXED, 0, where);
+    if (write_count != me->relax_mark)
+        me->idle_rounds = 0;
+    /* Time has passed: what was written before is there. That orders nothing else. */
+    for (int i = 0; i < location_count; i++) {
+        if (locations[i].latest >= 0)
+            me->now.view[i] = messages[locations[i].latest].time;
+    }
+    trace("");
+}
+
+/* ---- locks as one step ---- */
+
+static void own_lock(struct thread *me, int location)
+{
+    int base = locations[location].latest;
+    take_in(me, location, base, ACQUIRE);
+    write_value(me, location, 1, RELAXED, base);
+}
+
+void model_lock_acquire(void *word, const char *where)
+{
+    if (self == MAIN) {
+        if (get(word, 4))
+            model_fail("setup, finish or quiet waits for a lock");
+        set(word, 4, 1);
+        return;
+    }
+    int location = locate(word, 4);
+    struct thread *me = step(OP_LOCK, location, ACQUIRE, 0, where);
+    own_lock(me, location);
+    trace("");
+}
+
+bool model_lock_try(void *word, const char *where)
+{
+    if (self == MAIN) {
+        bool is_free = get(word, 4) == 0;
+        set(word, 4, 1);
+        return is_free;
+    }
+    int location = locate(word, 4);
+    struct thread *me = step(OP_TRY_LOCK, location, ACQUIRE, 0, where);
+    bool is_free = messages[locations[location].latest].value == 0;
+    if (is_free)
+        own_lock(me, location);
+    trace(is_free ? "" : "failed");
+    return is_free;
+}
+
+void model_lock_release(void *word, const char *where)
+{
+    if (self == MAIN) {
+        set(word, 4, 0);
+        return;
+    }
+    int location = locate(word, 4);
+    struct thread *me = step(OP_UNLOCK, location, RELEASE, 0, where);
+    if (messages[locations[location].latest].value == 0)
+        model_fail("released a lock that is not held");
+    write_value(me, location, 0, RELEASE, -1);
+    trace("");
+}
+
+/* ---- the system ---- */
+
+void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns)
+{
+    if (self == MAIN) {
+        model_fail("setup, finish or quiet waits");
+        return;
+    }
+    const char *where = "os_wait_on";
+    int location = locate(word, 4);
+    struct thread *me = step(OP_WAIT, location, RELAXED, 0, where);
+    /* The system looks at the word itself, and sees its latest value. */
+    uint64_t value = messages[locations[location].latest].value;
+    me->now.view[location] = messages[locations[location].latest].time;
+    bool sleeps = value == expected && deadline_ns > clock_ns && !fails_for_no_reason(me);
+    trace(sleeps ? "%#llx: sleeps" : "%#llx: does not sleep", (unsigned long long)value);
+    if (!sleeps)
+        return;
+    me->waiting = true;
+    me->woken = false;
+    me->op = (struct op){.kind = OP_RESUME, .location = location, .deadline = deadline_ns, .where = where};
+    go_on();
+    me->now.clock.at[self]++;
+    me->waiting = false;
+    if (!me->woken) {
+        me->timeouts++;
+        if (deadline_ns > clock_ns)
+            clock_ns = deadline_ns;
+    }
+    trace(me->woken ? "woken" : "its time has come");
+}
+
+static void wake(const uint32_t *word, bool all)
+{
+    if (self == MAIN)
+        return;
+    int location = find_location(word); /* the memory may be gone: only the address counts */
+    step(OP_WAKE, location, RELAXED, 0, all ? "os_wake_all" : "os_wake_one");
+    unsigned sleepers[MODEL_THREADS], count = 0;
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (threads[t].waiting && !threads[t].woken && threads[t].op.location == location)
+            sleepers[count++] = t;
+    }
+    unsigned first = all ? 0 : choose_value(count), last = all ? count : first + 1;
+    for (unsigned i = first; i < last && i < count; i++) {
+        threads[sleepers[i]].woken = true;
+        threads[sleepers[i]].woken_by = event_count - 1;
+        trace("thread %u", sleepers[i]);
+    }
+    if (count == 0)
+        trace("nobody");
+}
+
+void os_wake_one(const uint32_t *word)
+{
+    wake(word, false);
+}
+
+void os_wake_all(const uint32_t *word)
+{
+    wake(word, true);
+}
+
+void os_thread_yield(void)
+{
+    model_relax("os_thread_yield");
+}
+
+int64_t os_now(void)
+{
+    return clock_ns;
+}
+
+void model_clock_set(int64_t now_ns)
+{
+    clock_ns = now_ns;
+}
+
+void *os_alloc(size_t size, size_t alignment)
+{
+    if (alignment > 64)
+        model_fail("alignment above 64");
+    return model_alloc(size);
+}
+
+void os_free(void *memory)
+{
+    model_free(memory);
+}
+
+static void *main_current; /* os_current of setup, finish and quiet */
+
+void *os_current(void)
+{
+    return self == MAIN ? main_current : threads[self].current;
+}
+
+void os_current_set(void *current)
+{
+    if (self == MAIN)
+        main_current = current;
+    else
+        threads[self].current = current;
+}
+
+/* ---- executions ---- */
+
+static void reset_thread(struct thread *thread)
+{
+    if (!thread->at_rest)
+        coroutine_restart(&thread->coroutine);
+    thread->at_rest = true;
+    thread->finished = false;
+    thread->op = (struct op){.kind = OP_START, .location = -1, .where = "its start"};
+    thread->waiting = false;
+    thread->woken = false;
+    thread->woken_by = -1;
+    thread->idle_rounds = 0;
+    thread->timeouts = 0;
+    thread->spurious = 0;
+    thread->last_event = -1;
+    thread->current = NULL;
+    memset(&thread->now.clock, 0, sizeof thread->now.clock);
+    memset(&thread->fenced.clock, 0, sizeof thread->fenced.clock);
+    memset(&thread->seen.clock, 0, sizeof thread->seen.clock);
+}
+
+static void reset_execution(void)
+{
+    location_count = message_count = event_count = cell_count = 0;
+    memset(table, 0, sizeof table);
+    write_count = 0;
+    position = 0;
+    asleep = 0;
+    last_thread = -1;
+    preemptions = 0;
+    outcome = RUNNING;
+    clock_ns = 0;
+    main_current = NULL;
+    self = MAIN;
+    reset_memory();
+    for (unsigned t = 0; t < thread_count; t++)
+        reset_thread(&threads[t]);
+}
+
+static void run_threads(void)
+{
+    starting = true;
+    for (unsigned t = 0; t < thread_count && outcome == RUNNING; t++) {
+        self = t;
+        coroutine_starting = &threads[t].coroutine;
+        coroutine_switch(&coroutine_main, &threads[t].coroutine);
+        self = MAIN;
+    }
+    starting = false;
+    unsigned first = choose_thread();
+    if (first == MAIN)
+        return;
+    self = first;
+    coroutine_switch(&coroutine_main, &threads[first].coroutine);
+    self = MAIN;
+}
+
+static void run_execution(void)
+{
+    reset_execution();
+    if (model->setup)
+        model->setup();
+    if (outcome == RUNNING)
+        run_threads();
+    if (outcome == COMPLETE && model->finish)
+        model->finish();
+    for (int i = 0; i < block_count && outcome == COMPLETE; i++) {
+        if (!blocks[i].freed)
+            model_fail("memory from model_alloc was not freed");
+    }
+}
+
+/* ---- reports ---- */
+
+/* A letter for each decision: digits are threads, letters the number of a value. */
+static void print_decisions(void)
+{
+    printf("  MODEL_REPLAY='%s:", model->name);
+    for (int i = 0; i < decision_count; i++)
+        putchar(decisions[i].is_value ? 'a' + decisions[i].chosen : '0' + decisions[i].chosen);
+    puts("'");
+}
+
+static bool read_decisions(const char *text)
+{
+    size_t length = strlen(model->name);
+    if (!text || strncmp(text, model->name, length) != 0 || text[length] != ':')
+        return false;
+    decision_count = 0;
+    for (text += length + 1; *text && decision_count < DECISIONS; text++) {
+        bool is_value = *text >= 'a';
+        decisions[decision_count++] =
+            (struct decision){.is_value = is_value, .chosen = (uint8_t)(*text - (is_value ? 'a' : '0'))};
+    }
+    return true;
+}
+
+/* Runs the decisions at hand once more and prints the steps. */
+static void print_execution(void)
+{
+    int count = decision_count;
+    changed = DECISIONS; /* nothing new is looked for */
+    tracing = true;
+    replaying = true;
+    run_execution();
+    tracing = false;
+    replaying = false;
+    decision_count = count;
+}
+
+/* After a failure: how it came about. */
+static void print_failure(void)
+{
+    char first_reason[sizeof reason];
+    uint64_t steps = result.steps;
+    memcpy(first_reason, reason, sizeof reason);
+    trace_from = event_count - TRACED;
+    print_execution();
+    print_decisions();
+    if (strcmp(first_reason, reason) != 0)
+        printf("  the second time it ended otherwise: %s\n", reason);
+    memcpy(reason, first_reason, sizeof reason);
+    result.steps = steps;
+}
+
+static void print_result(void)
+{
+    printf("model %s: %llu executions, %llu redundant, %llu steps, %.2f s%s\n", model->name,
+           (unsigned long long)result.executions, (unsigned long long)result.redundant,
+           (unsigned long long)result.steps, result.seconds, result.ok ? "" : ": FAILED");
+    if (!result.ok)
+        printf("  %s\n", reason);
+    fflush(stdout);
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static void search(void)
+{
+    uint64_t limit = model->max_executions ? model->max_executions : MODEL_MAX_EXECUTIONS;
+    decision_count = 0;
+    changed = 0;
+    do {
+        run_execution();
+        if (outcome == REDUNDANT)
+            result.redundant++;
+        else
+            result.executions++;
+        /* decisions that a redundant or shorter execution did not come to belong to no path any more */
+        decision_count = position;
+        if (outcome == FAILED)
+            return;
+        if (result.executions + result.redundant >= limit) {
+            snprintf(reason, sizeof reason, "not done after %llu executions", (unsigned long long)limit);
+            return;
+        }
+    } while (next_path());
+    result.ok = true;
+}
+
+struct model_result model_run(const struct model *m)
+{
+    model = m;
+    result = (struct model_result){.reason = reason};
+    reason[0] = '\0';
+    thread_count = 0;
+    while (thread_count < MODEL_THREADS && model->threads[thread_count]) {
+        threads[thread_count].at_rest = false;
+        if (!coroutine_init(&threads[thread_count].coroutine, thread_main))
+            abort();
+        thread_count++;
+    }
+    double start = seconds_now();
+    if (read_decisions(getenv("MODEL_REPLAY"))) {
+        trace_from = 0;
+        print_execution();
+        result.ok = outcome == COMPLETE;
+        result.executions = 1;
+    } else {
+        search();
+        if (outcome == FAILED)
+            print_failure();
+    }
+    result.seconds = seconds_now() - start;
+    print_result();
+    for (unsigned t = 0; t < thread_count; t++)
+        coroutine_fini(&threads[t].coroutine);
+    reset_memory();
+    return result;
+}
