@@ -1,11 +1,35 @@
 #include "core/timer.h"
 #include "core/reactor.h"
 
+/* Takes a pending timer out of its wheel; answers its waker, to be dropped with no lock held. */
+static rouse_waker withdraw(struct timer *timer)
+{
+    rouse_waker waker = { NULL, NULL };
+    struct reactor *reactor = timer->reactor;
+    lock_acquire(&reactor->timer_lock);
+    if (list_is_linked(&timer->node.link)) {
+        wheel_remove(&reactor->wheel, &timer->node);
+        waker = timer->waker;
+        timer->waker = (rouse_waker){ NULL, NULL };
+    }
+    lock_release(&reactor->timer_lock);
+    return waker;
+}
+
+/* The most common case of arming: everything is as it should be already. */
+static bool is_armed_so(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
+{
+    if (!timer->reactor) return false;
+    lock_acquire(&timer->reactor->timer_lock);
+    bool same = list_is_linked(&timer->node.link) && timer->node.deadline_ns == deadline_ns &&
+                waker_same(&timer->waker, waker);
+    lock_release(&timer->reactor->timer_lock);
+    return same;
+}
+
 int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
 {
-    if (timer->reactor && timer->node.deadline_ns == deadline_ns && waker_same(&timer->waker, waker) &&
-        timer_is_pending(timer))
-        return ROUSE_OK;
+    if (is_armed_so(timer, deadline_ns, waker)) return ROUSE_OK;
     timer_disarm(timer);
     struct reactor *reactor = local_reactor();
     if (!reactor) return ROUSE_NO_MEMORY;
@@ -24,17 +48,9 @@ int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker
 
 void timer_disarm(struct timer *timer)
 {
-    struct reactor *reactor = timer->reactor;
-    rouse_waker waker = { NULL, NULL };
-    if (!reactor) return;
+    if (!timer->reactor) return;
+    rouse_waker waker = withdraw(timer);
     timer->reactor = NULL;
-    lock_acquire(&reactor->timer_lock);
-    if (list_is_linked(&timer->node.link)) {
-        wheel_remove(&reactor->wheel, &timer->node);
-        waker = timer->waker;
-        timer->waker = (rouse_waker){ NULL, NULL };
-    }
-    lock_release(&reactor->timer_lock);
     rouse_waker_drop(&waker);
 }
 

@@ -1,5 +1,5 @@
 /* Wakers of tasks, and the four public calls over any waker. */
-#include "core/task.h"
+#include "core/local.h"
 
 rouse_waker rouse_waker_clone(const rouse_waker *waker)
 {
@@ -26,49 +26,48 @@ void rouse_waker_drop(rouse_waker *waker)
     if (taken.table) taken.table->drop(taken.data);
 }
 
-/* A thread that does not belong to the task's executor holds the slab's gate while it may call the scheduler: shutdown
- * waits for the gate after the last task has completed, and from then on no transition answers SUBMIT any more.
- * The executor's own threads need no gate, shutdown ends them. ACQ_REL pairs with the addition of zero in shutdown. */
-static bool gate_enter(struct task_cell *cell)
+/* Applies a transition and, where it answers SUBMIT, hands the task over. */
+static struct state_step apply(struct task_cell *cell, struct state_step (*transition)(size_t word))
 {
-    struct slab *slab = slab_chunk_of(cell)->slab;
-    if (os_current() && ((struct task_scheduler **)os_current())[0] == slab->scheduler) return false;
-    atomic_size_add(&slab->gate, 1, ACQ_REL);
-    return true;
-}
-
-static void gate_leave(struct slab *slab)
-{
-    atomic_size_sub(&slab->gate, 1, RELEASE);
-}
-
-/* Applies a transition and, where it answers SUBMIT, hands the task over. The slab outlives the hand-over: the gate is
- * left before the reference that keeps it is given up, except where the step itself gave up the last one. */
-static void wake_with(struct task_cell *cell, struct state_step (*transition)(size_t word))
-{
-    struct slab *slab = slab_chunk_of(cell)->slab;
-    bool entered = gate_enter(cell);
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     struct state_step step;
     /* RELEASE: what the waker wrote is seen by the poll (ACQUIRE in task_run). ACQUIRE: freeing sees every user. */
     do step = transition(word);
     while (!atomic_size_cas_weak(&cell->slot.word, &word, step.next, ACQ_REL, RELAXED));
-    if (step.action == STATE_SUBMIT) {
-        struct task_scheduler *scheduler = slab->scheduler;
-        scheduler->submit(scheduler, cell);
+    if (step.action == STATE_SUBMIT) task_scheduler(cell)->submit(task_scheduler(cell), cell);
+    return step;
+}
+
+/* Is this thread the executor's own? Shutdown ends those threads before it frees anything. */
+static bool is_own_thread(const struct slab *slab)
+{
+    struct local *local = local_current();
+    return local && local->scheduler == slab->scheduler;
+}
+
+/* The same from a thread that does not belong to the executor: inside the gate, which shutdown waits for after the last
+ * task has completed; from then on no transition answers SUBMIT any more. The caller's reference keeps the slab, so the
+ * gate must be left before that reference goes. ACQ_REL pairs with the addition of zero in shutdown. */
+static void apply_in_gate(struct task_cell *cell, struct state_step (*transition)(size_t word))
+{
+    struct slab *slab = slab_chunk_of(cell)->slab;
+    if (is_own_thread(slab)) {
+        apply(cell, transition);
+        return;
     }
-    if (entered) gate_leave(slab);
-    if (step.action == STATE_FREE) slab_give(&cell->slot, (step.next & STATE_LARGE) != 0);
+    atomic_size_add(&slab->gate, 1, ACQ_REL);
+    apply(cell, transition);
+    atomic_size_sub(&slab->gate, 1, RELEASE);
 }
 
 void task_wake_by_ref(struct task_cell *cell)
 {
-    wake_with(cell, state_wake_by_ref);
+    apply_in_gate(cell, state_wake_by_ref);
 }
 
 void task_cancel(struct task_cell *cell)
 {
-    wake_with(cell, state_cancel);
+    apply_in_gate(cell, state_cancel);
 }
 
 bool task_acquire(struct task_cell *cell)
@@ -104,7 +103,14 @@ static rouse_waker task_waker_clone(void *data)
 
 static void task_waker_wake(void *data)
 {
-    wake_with(data, state_wake);
+    struct task_cell *cell = data;
+    if (is_own_thread(slab_chunk_of(cell)->slab)) {
+        struct state_step step = apply(cell, state_wake);
+        if (step.action == STATE_FREE) slab_give(&cell->slot, (step.next & STATE_LARGE) != 0);
+    } else {
+        apply_in_gate(cell, state_wake_by_ref);
+        task_release(cell);
+    }
 }
 
 static void task_waker_wake_by_ref(void *data)

@@ -427,7 +427,8 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
         int64_t now_ns = os_now();
         worker->local.now_ns = now_ns;
         if (sentinel && now_ns >= alarm_ns) ring_alarm(worker);
-        ended = worker_has_work(worker) || is_stopping(worker) || now_ns >= deadline_ns ||
+        /* Without peers every wake-up is meant for this worker, or for the thread that drives it. */
+        ended = runtime->workers == 1 || worker_has_work(worker) || is_stopping(worker) || now_ns >= deadline_ns ||
                 idle_was_notified(idle, worker->index);
     }
     advance_tick(worker);

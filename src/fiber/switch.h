@@ -19,6 +19,7 @@
 #ifndef ROUSE_FIBER_SWITCH_H
 #define ROUSE_FIBER_SWITCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #if defined(ROUSE_FIBER_PORTABLE)
@@ -38,7 +39,7 @@ struct switch_exceptions {
 struct switch_context {
     void *sp;                            /* where the stack was left; only a hint if portable */
     struct switch_exceptions exceptions; /* of this stack, while it is left; empty while it runs */
-    struct switch_exceptions *of_thread; /* the C++ runtime's for the thread that runs it; NULL without C++ runtime */
+    struct switch_exceptions *of_thread; /* the C++ runtime's, of the thread that runs it; NULL: not known */
 #if defined(ROUSE_FIBER_PORTABLE)
     ucontext_t registers;          /* what swapcontext saves */
     void (*entry)(void *argument); /* for the first resumption: makecontext passes no pointers */
@@ -51,10 +52,8 @@ struct switch_context {
 static inline void switch_prepare(struct switch_context *context, void *stack_low, size_t stack_bytes,
                                   void (*entry)(void *argument), void *argument);
 
-/* Makes the context of the calling thread's own stack. */
-static inline void switch_prepare_thread(struct switch_context *context);
-
-/* Leaves the running stack in *save and resumes *load; returns when somebody resumes *save. */
+/* Leaves the running stack in *save and resumes *load; returns when somebody resumes *save. A context for the thread's
+ * own stack starts zeroed, and is zeroed again before another thread leaves its stack in it. */
 static inline void switch_to(struct switch_context *save, struct switch_context *load);
 
 /* ---- implementation ---- */
@@ -62,25 +61,20 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
 #if defined(__ELF__)
 /* NULL unless the program was linked with a C++ runtime; one that dlopen brings later is not seen. */
 extern void *__cxa_get_globals(void) __attribute__((weak));
-#define SWITCH_EXCEPTIONS_OF_THREAD() (__cxa_get_globals ? __cxa_get_globals() : NULL)
+#define SWITCH_HAS_EXCEPTIONS (__cxa_get_globals != NULL)
+#define SWITCH_EXCEPTIONS()   __cxa_get_globals()
 #else
-#define SWITCH_EXCEPTIONS_OF_THREAD() NULL
+#define SWITCH_HAS_EXCEPTIONS false
+#define SWITCH_EXCEPTIONS()   NULL
 #endif
-
-static inline void switch_prepare_thread(struct switch_context *context)
-{
-    context->sp = NULL;
-    context->exceptions = (struct switch_exceptions){0};
-    context->of_thread = SWITCH_EXCEPTIONS_OF_THREAD();
-}
 
 /* The address of the thread's goes from context to context, because asking for it costs as much as two switches. Almost
  * always both sides have none; then nothing is copied. */
 static inline void switch_exceptions_exchange(struct switch_context *save, struct switch_context *load)
 {
-    struct switch_exceptions *current = save->of_thread;
-    if (!current)
+    if (!SWITCH_HAS_EXCEPTIONS)
         return;
+    struct switch_exceptions *current = save->of_thread ? save->of_thread : SWITCH_EXCEPTIONS();
     load->of_thread = current;
     if (current->caught || current->uncaught || load->exceptions.caught || load->exceptions.uncaught) {
         save->exceptions = *current;

@@ -18,6 +18,7 @@ static struct {
     os_event event;        /* notified by the handler; open while anything is installed */
     rouse_stream *stream;  /* over event.readable */
     atomic_u32 marks;      /* signals that came and nobody took; SEQ_CST: written inside a handler */
+    bool restores_at_exit; /* rouse_signal_restore is registered with the system: nothing is left when a process ends */
 } signals;
 
 static void on_signal(int signal)
@@ -55,6 +56,7 @@ static int install(int wanted)
     int status = ROUSE_OK, added = 0;
     lock_acquire(&signals.lock);
     if (!signals.installed) status = open_event();
+    if (!signals.restores_at_exit) signals.restores_at_exit = os_at_exit(rouse_signal_restore) == ROUSE_OK;
     for (int signal = 1; signal <= SIGNALS_ALL && status == ROUSE_OK; signal *= 2) {
         if (!(wanted & signal) || signals.installed & signal) continue;
         status = os_signal_install(signal, on_signal);
