@@ -16,6 +16,8 @@ set(rouse_compile_options "")
 if(CMAKE_C_COMPILER_ID MATCHES "GNU|Clang")
     list(APPEND rouse_compile_options
          -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef)
+    # Operations, scopes and frames lie in storage that the caller declared with another type.
+    list(APPEND rouse_compile_options -fno-strict-aliasing)
     if(ROUSE_WERROR)
         list(APPEND rouse_compile_options -Werror)
     endif()
