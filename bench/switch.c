@@ -26,7 +26,6 @@ static int compare(const void *left, const void *right)
 int main(void)
 {
     double ns[ROUNDS];
-    switch_prepare_thread(&here);
     switch_prepare(&there, stack, sizeof stack, answer, NULL);
     for (int round = 0; round < ROUNDS; round++) {
         int64_t start = os_now();

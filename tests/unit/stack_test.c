@@ -404,7 +404,6 @@ static void switch_to_recursion(void)
 {
     annotation_init(&overflow.annotation, overflow.stack->low, overflow.stack->bytes);
     annotation_init_thread(&overflow.our_annotation);
-    switch_prepare_thread(&overflow.here);
     switch_prepare(&overflow.there, overflow.stack->low, overflow.stack->bytes, recurse_for_ever, NULL);
     annotation_before_switch(&overflow.our_annotation, &overflow.annotation, false);
     switch_to(&overflow.here, &overflow.there);

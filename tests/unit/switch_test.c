@@ -72,7 +72,7 @@ static void fiber_fini(struct fiber *fiber)
 
 static void resume(struct fiber *fiber)
 {
-    switch_prepare_thread(&fiber->resumer);
+    fiber->resumer = (struct switch_context){0};
     annotation_init_thread(&fiber->resumer_annotation);
     annotation_before_switch(&fiber->resumer_annotation, &fiber->annotation, false);
     switch_to(&fiber->resumer, &fiber->context);
@@ -145,7 +145,6 @@ static void run_an_entry_that_returns(void *argument)
 {
     static struct switch_context here, there;
     (void)argument;
-    switch_prepare_thread(&here);
     switch_prepare(&there, map_stack(), STACK_BYTES, return_from_entry, NULL);
     switch_to(&here, &there);
 }
