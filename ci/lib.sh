@@ -147,7 +147,7 @@ cells_begin() {
 
 # cell NAME COMMAND...: a command without CTest's summary counts as one test.
 cell() {
-    local name=$1 log started status counts passed failed
+    local name=$1 log started status counts passed failed skipped=0
     shift
     log=$(mktemp)
     started=$SECONDS
@@ -155,18 +155,20 @@ cell() {
     "$@" </dev/null 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     counts=$(sed -n 's/^[0-9]*% tests passed, \([0-9]*\) tests failed out of \([0-9]*\)$/\1 \2/p' "$log" | tail -n 1)
-    rm -f "$log"
     if [ -n "$counts" ]; then
         failed=${counts% *}
-        passed=$((${counts#* } - failed))
+        skipped=$(grep -c '^ *[0-9]*/[0-9]* Test .*\*\*\*Skipped' "$log") # which CTest counts as passed
+        passed=$((${counts#* } - failed - skipped))
     else
         failed=0
         passed=1
         [ "$status" -eq 0 ] || passed=0
     fi
+    rm -f "$log"
     [ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
     [ "$status" -eq 0 ] || cells_failed=1
-    printf '%s\t%s\t%s\t%s\t%s\n' "$name" "$status" $((SECONDS - started)) "$passed" "$failed" >>"$ROUSE_CI_RESULTS"
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "$status" $((SECONDS - started)) "$passed" "$failed" "$skipped" \
+        >>"$ROUSE_CI_RESULTS"
     printf '==== %s: status %s after %s s\n' "$name" "$status" $((SECONDS - started))
 }
 
@@ -174,7 +176,7 @@ cells_done() {
     if [ -n "$cells_own_results" ]; then
         printf '\n'
         awk -F '\t' '
-            { printf "%-28s %-8s %5d s %6d passed %4d failed\n", $1, $2 ? "FAILED" : "ok", $3, $4, $5
+            { printf "%-24s %-8s %5d s %6d passed %4d failed %4d skipped\n", $1, $2 ? "FAILED" : "ok", $3, $4, $5, $6
               seconds += $3; passed += $4; failed += $5 }
             END { printf "%d s in all\n%d passed, %d failed\n", seconds, passed, failed }' "$cells_own_results"
         rm -f "$cells_own_results"

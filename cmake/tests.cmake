@@ -1,7 +1,8 @@
 # Turns test sources into executables and each of their TESTs into one CTest test.
 #
 # A source declares a test by a line that starts with TEST(name) or TEST_SERIAL(name); the executable run with that name
-# as its only argument runs this one test.
+# as its only argument runs this one test. Declarations are found without preprocessing: one that this configuration
+# leaves out (#if) is not in the executable, and CTest reports it as skipped.
 
 if(ROUSE_SANITIZER STREQUAL "thread")
     set(rouse_default_test_timeout 120)
@@ -28,9 +29,22 @@ function(rouse_add_test_program folder source)
                           RUNTIME_OUTPUT_DIRECTORY "${rouse_bin_dir}/tests")
     set(rouse_test_target ${target} PARENT_SCOPE)
 
+    # A source may be another one under other conditions: #include "other_test.c".
+    set(sources "${source}")
+    get_filename_component(directory "${source}" DIRECTORY)
+    file(STRINGS "${source}" includes REGEX "^#include \"[A-Za-z0-9_]+_test\\.c\"")
+    foreach(include IN LISTS includes)
+        string(REGEX REPLACE "^#include \"([^\"]+)\".*" "\\1" include "${include}")
+        list(APPEND sources "${directory}/${include}")
+    endforeach()
+
     # A test that is added to a source must reach CTest without anybody thinking of it.
-    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${source}")
-    file(STRINGS "${source}" declarations REGEX "^TEST(_SERIAL)?\\([A-Za-z0-9_]+\\)")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources})
+    set(declarations "")
+    foreach(each IN LISTS sources)
+        file(STRINGS "${each}" found REGEX "^TEST(_SERIAL)?\\([A-Za-z0-9_]+\\)")
+        list(APPEND declarations ${found})
+    endforeach()
     if(NOT declarations)
         message(FATAL_ERROR "${source} declares no TEST(name) at the start of a line")
     endif()
@@ -48,6 +62,7 @@ function(rouse_add_test_program folder source)
                              TIMEOUT ${ROUSE_TEST_TIMEOUT}
                              LABELS ${folder}
                              RUN_SERIAL ${serial}
+                             SKIP_REGULAR_EXPRESSION "there is no test named ${name}[^A-Za-z0-9_];\\[  SKIPPED \\] ${name}"
                              ENVIRONMENT "${rouse_test_environment}")
     endforeach()
 endfunction()
