@@ -32,10 +32,10 @@
 
 /* Channels of a source, and what else an event may say about it. */
 enum backend_channel {
-    BACKEND_READ = 1,     /* reading would not block */
-    BACKEND_WRITE = 2,    /* writing would not block */
-    BACKEND_HANGUP = 4,   /* an end or error for good: every waiter of the channels that fired wants to know */
-    BACKEND_URGENT = 8    /* urgent data or the peer's end was seen: from now on short counts do not prove that the
+    BACKEND_READ = 1,   /* reading would not block */
+    BACKEND_WRITE = 2,  /* writing would not block */
+    BACKEND_HANGUP = 4, /* an end or error for good: every waiter of the channels that fired wants to know */
+    BACKEND_URGENT = 8  /* urgent data or the peer's end was seen: from now on short counts do not prove that the
                            * source is drained. With the end, this is not a hang-up: writing may go on */
 };
 
@@ -46,8 +46,8 @@ enum backend_event_kind {
 };
 
 struct backend_event {
-    uint64_t token;             /* as given to attach */
-    uint32_t channels;          /* enum backend_channel */
+    uint64_t token;    /* as given to attach */
+    uint32_t channels; /* enum backend_channel */
     enum backend_event_kind kind;
 };
 

@@ -12,8 +12,8 @@
 
 /* ---- clock, random numbers, processors ---- */
 
-int64_t os_now(void);        /* monotonic nanoseconds; never goes back, even if the system's clock does */
-uint64_t os_random(void);    /* a seed: different for each call, process and machine */
+int64_t os_now(void);         /* monotonic nanoseconds; never goes back, even if the system's clock does */
+uint64_t os_random(void);     /* a seed: different for each call, process and machine */
 unsigned os_processors(void); /* that this process may use (affinity, not the machine's count); at least 1 */
 
 /* ---- memory ---- */
