@@ -8,6 +8,10 @@
  * Guards are installed when a stack is handed out for the first time. Where the system has no guards left, a stack is
  * refused unless the caller allows one without.
  *
+ * A guard is one page: it stops recursion, and large frames too if the code that has them was compiled with
+ * -fstack-clash-protection, which touches each page on the way. Without that option a frame larger than a page may jump
+ * over the guard and write into the stack below.
+ *
  * Memory. A free stack keeps what its last user touched of its upper 8 KiB. What is below is given back when the stack
  * was used that deeply, except for some stacks a pool; a store with many free stacks gives back all of theirs. How deep
  * a stack was used is guessed from two marks, words at the low ends of the top page and of the kept 8 KiB that a deep
@@ -17,7 +21,9 @@
  *
  * Alternatives that lost: one mapping a stack (at most 65,530 in a process); asking mincore at each release (a system
  * call, and no answer to "since when"); giving memory back at every release (a system call and a page fault a fiber);
- * counting on lazy freeing by the kernel (memory that counts as used until others need it). */
+ * counting on lazy freeing by the kernel (memory that counts as used until others need it); starting stacks at different
+ * offsets in their pages, so that their tops do not compete for the same lines of the cache (no faster from 4 to 10^5
+ * stacks). */
 #ifndef ROUSE_FIBER_STACK_H
 #define ROUSE_FIBER_STACK_H
 
