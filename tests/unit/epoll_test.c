@@ -576,6 +576,7 @@ TEST_SERIAL(short_waits_are_not_rounded_to_milliseconds)
 {
     struct backend *backend = open_backend();
     struct backend_event event;
+    uint64_t coarse = faults_syscall_count("epoll_wait");
     int64_t best = INT64_MAX;
     for (int i = 0; i < 50; i++) {
         int64_t start = os_now();
@@ -584,7 +585,7 @@ TEST_SERIAL(short_waits_are_not_rounded_to_milliseconds)
         assert_true(took >= 100000);
         best = took < best ? took : best;
     }
-    if (!test_is_slow())
+    if (!test_is_slow() && faults_syscall_count("epoll_wait") == coarse) /* else the system has milliseconds only */
         assert_true(best < 900000);
     backend_close(backend);
 }
