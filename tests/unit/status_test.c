@@ -39,6 +39,7 @@ TEST(the_values_of_statuses_are_those_that_programs_were_compiled_with)
 {
     assert_int_equal(ROUSE_OK, 0);
     assert_int_equal(ROUSE_PENDING, -2147483647);
+    assert_int_equal(ROUSE_FAILED, -1);
     assert_int_equal(ROUSE_CANCELLED, -2);
     assert_int_equal(ROUSE_NO_THREAD, -17);
     assert_int_equal(ROUSE_ADDRESS_IN_USE, -100);
@@ -48,7 +49,7 @@ TEST(the_values_of_statuses_are_those_that_programs_were_compiled_with)
 
 TEST(a_number_that_is_no_status_is_unknown)
 {
-    static const int others[] = {1, 2, 126, 4096, -1, -18, -99, -124, -198, -200, INT32_MIN, INT32_MAX};
+    static const int others[] = {1, 2, 126, 4096, -18, -99, -124, -198, -200, INT32_MIN, INT32_MAX};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         assert_string_equal(rouse_status_name(others[i]), "UNKNOWN");
         assert_string_equal(rouse_status_text(others[i]), rouse_status_text(ROUSE_UNKNOWN));
