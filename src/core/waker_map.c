@@ -24,11 +24,14 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
         slot->reactor = reactor;
         slot->forks = os_forks();
     }
+    unsigned direction = channel == &slot->read ? BACKEND_READ : BACKEND_WRITE;
+    int status = backend_arm(slot->reactor->backend, &slot->source, wanted(slot) | direction);
+    if (status != ROUSE_OK) return ROUSE_IO_ERROR;
     rouse_waker old = { NULL, NULL };
     if (wait_is_waiting(node)) old = wait_remove(node);
     wait_add(&channel->waiters, node, *waker);
     *waker = old;
-    return backend_arm(slot->reactor->backend, &slot->source, wanted(slot)) == ROUSE_OK ? ROUSE_PENDING : ROUSE_IO_ERROR;
+    return ROUSE_PENDING;
 }
 
 int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction, struct wait_node *node,
@@ -64,6 +67,8 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
         } else if (prepared) {
             status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
         }
+        /* An operation that has failed is over: its node may not stay on the list. */
+        if (status != ROUSE_OK && status != ROUSE_PENDING && wait_is_waiting(node)) old = wait_remove(node);
         lock_release(&slot->lock);
     }
     rouse_waker_drop(&spare);
