@@ -250,11 +250,7 @@ static struct msghdr message_of(const rouse_buffer *pieces, int count)
     struct msghdr message;
     memset(&message, 0, sizeof message);
     message.msg_iov = (struct iovec *)(uintptr_t)pieces;
-#if defined(__GLIBC__)
-    message.msg_iovlen = (size_t)count;
-#else
-    message.msg_iovlen = (unsigned)count;
-#endif
+    message.msg_iovlen = (__typeof__(message.msg_iovlen))count;
     return message;
 }
 
