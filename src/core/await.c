@@ -7,9 +7,9 @@ int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_ty
 {
     struct spawn_request request = { .type = type, .state = state, .deadline_ns = ROUSE_NEVER, .site = site,
                                      .joinable = task != NULL };
-    if (!type || type->reserved[0]) return ROUSE_INVALID;
     struct task_cell *cell;
     if (task) task->cell = NULL;
+    if (!type || type->reserved[0]) return ROUSE_INVALID;
     int status = runtime_make(&runtime, &request, &cell);
     if (status != ROUSE_OK) return status;
     if (task) task->cell = cell;
