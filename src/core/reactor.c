@@ -49,20 +49,33 @@ static size_t expire(struct reactor *reactor)
     return total;
 }
 
+/* Releases the lock of a slot that is attached nowhere. Its waiters, all of them, try again: they attach it themselves, or
+ * learn why not. Once one has attached it, events tell the others. */
+static void wake_detached(struct slot *slot, uintptr_t handle)
+{
+    struct wait_batch batch = { .count = 0 };
+    while (slot) {
+        if (!slot->reactor) waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
+        bool more = wait_batch_is_full(&batch);
+        lock_release(&slot->lock);
+        wait_batch_wake(&batch);
+        slot = more ? registry_acquire(handle) : NULL;
+    }
+}
+
 /* Attaches a slot anew after the kernel's set was emptied. */
 static void attach_again(struct slot *slot, uintptr_t handle, void *context)
 {
     struct reactor *reactor = context;
-    struct wait_batch batch = { .count = 0 };
     if (slot->reactor == reactor) {
         slot->source.record = NULL;
         if (backend_attach(reactor->backend, &slot->source, handle) != ROUSE_OK) {
-            slot->reactor = NULL; /* its waiters try again and attach it themselves, or learn why not */
-            waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
+            slot->reactor = NULL;
+            wake_detached(slot, handle);
+            return;
         }
     }
     lock_release(&slot->lock);
-    wait_batch_wake(&batch);
 }
 
 /* A closed descriptor whose description somebody else keeps open reports for ever and cannot be removed any more, for its
@@ -118,16 +131,13 @@ struct leaving {
 static void detach_slot(struct slot *slot, uintptr_t handle, void *context)
 {
     struct leaving *leaving = context;
-    struct wait_batch batch = { .count = 0 };
-    (void)handle;
-    bool mine = slot->reactor == leaving->reactor;
-    if (mine) {
-        waker_map_detach(slot, false);
-        waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
-        if (leaving->report) leaving->report(slot, leaving->context);
+    if (slot->reactor != leaving->reactor) {
+        lock_release(&slot->lock);
+        return;
     }
-    lock_release(&slot->lock);
-    wait_batch_wake(&batch);
+    waker_map_detach(slot, false);
+    if (leaving->report) leaving->report(slot, leaving->context);
+    wake_detached(slot, handle);
 }
 
 void reactor_fini(struct reactor *reactor, void (*report)(struct slot *slot, void *context), void *context)
