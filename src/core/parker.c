@@ -17,7 +17,9 @@ void parker_park(struct parker *parker, int64_t deadline_ns)
 bool parker_enter_poll(struct parker *parker, struct reactor *reactor)
 {
     uint32_t state = PARKER_EMPTY;
-    parker->polling = reactor;
+    /* A waker that saw an earlier poll may still be reading it: it is written the first time only, for a worker always
+     * polls the same reactor. */
+    if (parker->polling != reactor) parker->polling = reactor;
     if (atomic_u32_cas(&parker->state, &state, PARKER_POLLING, ACQ_REL, ACQUIRE)) return true;
     atomic_u32_exchange(&parker->state, PARKER_EMPTY, ACQ_REL);
     return false;

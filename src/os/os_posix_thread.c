@@ -26,6 +26,17 @@
 #include <pthread_np.h>
 #endif
 
+#if defined(__SANITIZE_THREAD__)
+#define OS_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define OS_THREAD_SANITIZER 1
+#endif
+#endif
+#if !defined(OS_THREAD_SANITIZER)
+#define OS_THREAD_SANITIZER 0
+#endif
+
 /* ---- threads ---- */
 
 #define STACK_MIN_BYTES ((size_t)256 * 1024) /* musl gives 128 KiB, too little for what users run in a poll */
@@ -150,9 +161,24 @@ static long futex_wait(long call, const uint32_t *word, uint32_t expected, const
     return syscall(call, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, time, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
+/* ThreadSanitizer runs a signal's handler at the next call that it intercepts, which the futex is not, and the system
+ * goes on sleeping after a signal. So threads that take signals look up now and then. */
+static int64_t look_up_in_time(int64_t deadline_ns)
+{
+#if OS_THREAD_SANITIZER
+    sigset_t blocked;
+    int64_t soon_ns = os_now() + ROUSE_MS(20);
+    (void)pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+    if (!sigismember(&blocked, SIGTERM) && soon_ns < deadline_ns)
+        return soon_ns;
+#endif
+    return deadline_ns;
+}
+
 /* What it answers is of no interest: woken, interrupted, too late and already different all look the same outside. */
 void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns)
 {
+    deadline_ns = look_up_in_time(deadline_ns);
     int64_t at = os_system_time(deadline_ns);
     struct {
         int64_t seconds, nanoseconds;
