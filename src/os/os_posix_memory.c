@@ -13,13 +13,13 @@
 #include <stdalign.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "os/atomic.h"
 
 #if defined(__linux__)
 #include <fcntl.h>
+#include <sys/utsname.h>
 #endif
 
 /* ---- the C library's allocator ---- */
@@ -100,13 +100,13 @@ void os_pages_discard(void *pages, size_t bytes)
 
 static atomic_size heavy_guards; /* how many there are */
 
+#if defined(__linux__)
 /* May the kernel write to this page? Dirties it if so. */
 static bool kernel_writes(void *page)
 {
     return uname((struct utsname *)page) == 0;
 }
 
-#if defined(__linux__)
 static int prove_light_guard(void)
 {
     size_t bytes = os_page_bytes();
@@ -159,6 +159,25 @@ size_t os_guard_limit(void)
     }
     return limit;
 }
+
+/* OK, NO_MEMORY, or NOT_SUPPORTED: it takes a heavy one. */
+static int install_light(void *pages, size_t bytes)
+{
+    if (!os_guard_is_light())
+        return ROUSE_NOT_SUPPORTED;
+    if (madvise(pages, bytes, GUARD_INSTALL) == 0)
+        return ROUSE_OK;
+    return errno == EINVAL ? ROUSE_NOT_SUPPORTED : ROUSE_NO_MEMORY; /* EINVAL: the memory is locked */
+}
+
+/* False: it may be a heavy one still. */
+static bool remove_light(void *pages, size_t bytes)
+{
+    if (!os_guard_is_light())
+        return false;
+    (void)madvise(pages, bytes, GUARD_REMOVE);
+    return atomic_size_load(&heavy_guards, RELAXED) == 0 || kernel_writes(pages);
+}
 #else
 bool os_guard_is_light(void)
 {
@@ -169,16 +188,27 @@ size_t os_guard_limit(void)
 {
     return SIZE_MAX;
 }
+
+static int install_light(void *pages, size_t bytes)
+{
+    (void)pages;
+    (void)bytes;
+    return ROUSE_NOT_SUPPORTED;
+}
+
+static bool remove_light(void *pages, size_t bytes)
+{
+    (void)pages;
+    (void)bytes;
+    return false;
+}
 #endif
 
 int os_guard_install(void *pages, size_t bytes)
 {
-    if (os_guard_is_light()) {
-        if (madvise(pages, bytes, GUARD_INSTALL) == 0)
-            return ROUSE_OK;
-        if (errno != EINVAL) /* EINVAL: the memory is locked */
-            return ROUSE_NO_MEMORY;
-    }
+    int status = install_light(pages, bytes);
+    if (status != ROUSE_NOT_SUPPORTED)
+        return status;
     if (atomic_size_add(&heavy_guards, 1, RELAXED) < os_guard_limit() && mprotect(pages, bytes, PROT_NONE) == 0)
         return ROUSE_OK;
     /* The other limit, of all mappings, is what mprotect runs into: others use mappings too. */
@@ -188,10 +218,6 @@ int os_guard_install(void *pages, size_t bytes)
 
 void os_guard_remove(void *pages, size_t bytes)
 {
-    if (os_guard_is_light())
-        (void)madvise(pages, bytes, GUARD_REMOVE);
-    if (atomic_size_load(&heavy_guards, RELAXED) == 0 || kernel_writes(pages))
-        return;
-    if (mprotect(pages, bytes, PROT_READ | PROT_WRITE) == 0)
+    if (!remove_light(pages, bytes) && mprotect(pages, bytes, PROT_READ | PROT_WRITE) == 0)
         (void)atomic_size_sub(&heavy_guards, 1, RELAXED);
 }
