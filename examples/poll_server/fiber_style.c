@@ -13,12 +13,13 @@ static int answer(rouse_stream *peer, struct reply *reply, size_t size)
 }
 
 /* Ends a conversation so that the last reply arrives: closing while the client has sent more than was read would make
- * the system throw away what it has not delivered yet. */
+ * the system throw away what it has not delivered yet. A client that does not hang up when it sees the end is given up
+ * after PART_LIMIT. */
 static void part(rouse_stream *peer, struct reply *scratch)
 {
     rouse_shield shield;
     rouse_shutdown(peer, ROUSE_SHUTDOWN_WRITE);
-    rouse_shield_enter(&shield, ROUSE_NEVER);
+    rouse_shield_enter(&shield, PART_LIMIT);
     while (rouse_read(peer, scratch->text, sizeof scratch->text) > 0) {}
     rouse_shield_leave(&shield);
 }

@@ -9,14 +9,15 @@ struct connection {
     enum step { STARTING, READING, WRITING, PARTING } step;
     rouse_op op;         /* the read or the write */
     rouse_shield shield; /* around what goes on when the server stops */
+    int64_t part_by_ns;  /* when PARTING ends at the latest */
     struct reply reply;
 };
 
 /* Polls the operation inside a shield: a task that is stopped while it waits there is polled on, until the grace has
  * passed. */
-static ptrdiff_t poll_shielded(struct connection *connection, rouse_context *context)
+static ptrdiff_t poll_shielded(struct connection *connection, int64_t timeout_ns, rouse_context *context)
 {
-    rouse_shield_enter(&connection->shield, ROUSE_NEVER);
+    rouse_shield_enter(&connection->shield, timeout_ns);
     ptrdiff_t done = rouse_op_poll(&connection->op, context);
     rouse_shield_leave(&connection->shield);
     return done;
@@ -57,13 +58,14 @@ static int connection_poll(void *state, void *result, rouse_context *context)
             break;
 
         case WRITING:
-            done = poll_shielded(connection, context);
+            done = poll_shielded(connection, ROUSE_NEVER, context);
             if (done == ROUSE_PENDING)
                 return ROUSE_PENDING;
             if (done != ROUSE_OK)
                 return ROUSE_OK;
             if (rouse_is_cancelled()) {
                 rouse_shutdown(connection->peer, ROUSE_SHUTDOWN_WRITE);
+                connection->part_by_ns = rouse_after(PART_LIMIT);
                 start_reading(connection, PARTING);
             } else {
                 start_reading(connection, READING);
@@ -71,7 +73,7 @@ static int connection_poll(void *state, void *result, rouse_context *context)
             break;
 
         case PARTING: /* as part() of fiber_style.c: so that the last reply arrives */
-            done = poll_shielded(connection, context);
+            done = poll_shielded(connection, connection->part_by_ns - rouse_now(), context);
             if (done == ROUSE_PENDING)
                 return ROUSE_PENDING;
             if (done <= 0)

@@ -15,6 +15,7 @@
 #define REPLY_PREFIX "[Server]: Got "
 #define PREFIX_BYTES (sizeof REPLY_PREFIX - 1)
 #define STOP_GRACE   ROUSE_S(5)
+#define PART_LIMIT   ROUSE_MS(500)
 #define STOP_SIGNALS (ROUSE_SIGNAL_INTERRUPT | ROUSE_SIGNAL_TERMINATE)
 
 /* A reply, built around the bytes that were read, which stand at text + PREFIX_BYTES. */

@@ -266,10 +266,10 @@ static void say(const char *text)
 }
 
 /* A debugger shows where every thread stands; without one, what the system tells of each. */
-static void print_stacks(void)
+void test_print_stacks(int process)
 {
     char pid[16];
-    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    snprintf(pid, sizeof pid, "%d", process);
 #if defined(PR_SET_PTRACER)
     prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 #endif
@@ -291,12 +291,14 @@ static void print_stacks(void)
     if ((debugger > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 0) || FAULTS_THREAD_SANITIZER) {
         return;
     }
-    DIR *list = opendir("/proc/self/task");
+    char folder[64];
+    snprintf(folder, sizeof folder, "/proc/%s/task", pid);
+    DIR *list = opendir(folder);
     for (struct dirent *entry = list != NULL ? readdir(list) : NULL; entry != NULL; entry = readdir(list)) {
         static const char *const files[] = {"comm", "wchan", "syscall"};
         for (size_t i = 0; entry->d_name[0] != '.' && i < sizeof files / sizeof files[0]; i++) {
             char path[300], text[256];
-            snprintf(path, sizeof path, "/proc/self/task/%s/%s", entry->d_name, files[i]);
+            snprintf(path, sizeof path, "%s/%s/%s", folder, entry->d_name, files[i]);
             int file = open(path, O_RDONLY | O_CLOEXEC);
             ssize_t length = file < 0 ? 0 : read(file, text, sizeof text);
             if (file >= 0) {
@@ -317,7 +319,7 @@ static void on_alarm(int signal)
     say(test_name());
     say(": TOOK TOO LONG\n");
     if (!test_is_valgrind()) {
-        print_stacks();
+        test_print_stacks((int)getpid());
     }
     /* Not abort: what the test made of SIGABRT does not matter now. */
     _exit(124);

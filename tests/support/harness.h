@@ -126,6 +126,9 @@ void test_sleep_ns(int64_t span); /* sleeps; only for things that have no other 
         }                                                                          \
     } while (0)
 
+/* Prints where every thread of a process stands, with a debugger if there is one. */
+void test_print_stacks(int process);
+
 /* Runs a function in a forked child and answers its status as waitpid does; ends the process if it takes longer than
  * the limit. The checks around a test are made around the child too: it ends with 0 only if nothing was left. */
 int test_in_child(void (*body)(void *argument), void *argument, int64_t timeout_ns);

@@ -100,6 +100,7 @@ int test_process_end(test_process *process, int64_t timeout_ns)
     int64_t pause = 100000, deadline = test_now_ns() + timeout_ns;
     while (waitpid(process->pid, &status, WNOHANG) == 0) {
         if (test_now_ns() > deadline) {
+            test_print_stacks((int)process->pid);
             kill(process->pid, SIGKILL);
             require(test_now_ns() <= deadline && "the program ends in time");
         }
