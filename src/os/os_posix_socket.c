@@ -236,9 +236,9 @@ int os_tcp_connect(os_handle handle, const rouse_address *address)
     return errno == EAGAIN ? ROUSE_ADDRESS_NOT_AVAILABLE : os_status(errno); /* EAGAIN: no local port is free */
 }
 
-int os_tcp_connect_result(os_handle handle)
+/* OK, the reason why it failed, or NOT_CONNECTED: nothing is known yet. */
+static int connect_outcome(int descriptor)
 {
-    int descriptor = os_descriptor(handle);
     int error = 0;
     int status = get_number(descriptor, SOL_SOCKET, SO_ERROR, &error);
     if (status != ROUSE_OK || error != 0)
@@ -249,10 +249,19 @@ int os_tcp_connect_result(os_handle handle)
     socklen_t length = sizeof peer;
     if (getpeername(descriptor, &peer.any, &length) == 0)
         return ROUSE_OK;
-    if (errno != ENOTCONN && errno != EINVAL)
-        return os_status(errno);
+    return errno == EINVAL ? ROUSE_NOT_CONNECTED : os_status(errno);
+}
+
+int os_tcp_connect_result(os_handle handle)
+{
+    int status = connect_outcome(os_descriptor(handle));
+    if (status != ROUSE_NOT_CONNECTED)
+        return status;
     int ready = os_is_ready(handle, ROUSE_WRITABLE); /* while it connects, nothing is ready, not even its end */
-    return ready == 0 ? ROUSE_PENDING : ready < 0 ? ready : ROUSE_NOT_CONNECTED;
+    if (ready <= 0)
+        return ready == 0 ? ROUSE_PENDING : ready;
+    /* It may have been decided since the first look. */
+    return connect_outcome(os_descriptor(handle));
 }
 
 int os_tcp_shutdown(os_handle handle, int side)
