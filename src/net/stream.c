@@ -19,13 +19,17 @@ _Static_assert(sizeof(struct io_op) <= sizeof(rouse_op), "fits an operation");
 /* One attempt at moving bytes: the system call, or the user's function. */
 typedef ptrdiff_t attempt_function(const struct io_op *io, const struct slot *slot, rouse_context *context);
 
-static bool is_user(const struct slot *slot) { return (slot->flags & SLOT_USER) != 0; }
+static bool is_user(const struct slot *slot)
+{
+    return (slot->traits & SLOT_USER) != 0;
+}
 
 static ptrdiff_t attempt_read(const struct io_op *io, const struct slot *slot, rouse_context *context)
 {
     char *data = (char *)io->data + io->moved;
     size_t length = io->length - io->moved;
-    if (is_user(slot)) return slot->u.user->poll_read(slot->source.record, data, length, context);
+    if (is_user(slot))
+        return slot->u.user->poll_read(slot->source.record, data, length, context);
     return os_read(slot->source.handle, (enum os_kind)slot->kind, data, length);
 }
 
@@ -33,14 +37,16 @@ static ptrdiff_t attempt_write(const struct io_op *io, const struct slot *slot, 
 {
     const char *data = (const char *)io->data + io->moved;
     size_t length = io->length - io->moved;
-    if (is_user(slot)) return slot->u.user->poll_write(slot->source.record, data, length, context);
+    if (is_user(slot))
+        return slot->u.user->poll_write(slot->source.record, data, length, context);
     return os_write(slot->source.handle, (enum os_kind)slot->kind, data, length);
 }
 
 static ptrdiff_t attempt_peek(const struct io_op *io, const struct slot *slot, rouse_context *context)
 {
     (void)context;
-    if (is_user(slot)) return ROUSE_NOT_SUPPORTED;
+    if (is_user(slot))
+        return ROUSE_NOT_SUPPORTED;
     return os_peek(slot->source.handle, (enum os_kind)slot->kind, io->data, io->length);
 }
 
@@ -48,21 +54,24 @@ static ptrdiff_t attempt_peek(const struct io_op *io, const struct slot *slot, r
 static const rouse_buffer *first_piece(const struct io_op *io)
 {
     const rouse_buffer *piece = io->data;
-    for (size_t left = io->length; left > 1 && piece->length == 0; left--) piece++;
+    for (size_t left = io->length; left > 1 && piece->length == 0; left--)
+        piece++;
     return piece;
 }
 
 static ptrdiff_t attempt_readv(const struct io_op *io, const struct slot *slot, rouse_context *context)
 {
     const rouse_buffer *piece = first_piece(io);
-    if (is_user(slot)) return slot->u.user->poll_read(slot->source.record, piece->data, piece->length, context);
+    if (is_user(slot))
+        return slot->u.user->poll_read(slot->source.record, piece->data, piece->length, context);
     return os_readv(slot->source.handle, (enum os_kind)slot->kind, io->data, io->length);
 }
 
 static ptrdiff_t attempt_writev(const struct io_op *io, const struct slot *slot, rouse_context *context)
 {
     const rouse_buffer *piece = first_piece(io);
-    if (is_user(slot)) return slot->u.user->poll_write(slot->source.record, piece->data, piece->length, context);
+    if (is_user(slot))
+        return slot->u.user->poll_write(slot->source.record, piece->data, piece->length, context);
     return os_writev(slot->source.handle, (enum os_kind)slot->kind, io->data, io->length);
 }
 
@@ -82,15 +91,18 @@ static ptrdiff_t move_some(struct io_op *io, unsigned channel, attempt_function 
     int status;
     for (;;) {
         status = waker_map_begin(&call, io->handle, channel, &io->node, &context->waker);
-        if (status != ROUSE_OK) return status;
-        count = call.slot->flags & SLOT_LISTENER ? ROUSE_INVALID : attempt(io, call.slot, context);
+        if (status != ROUSE_OK)
+            return status;
+        count = call.slot->traits & SLOT_LISTENER ? ROUSE_INVALID : attempt(io, call.slot, context);
         bool user = is_user(call.slot); /* keeps the waker itself */
-        enum call_outcome outcome = count == ROUSE_PENDING && !user                ? CALL_BLOCKED
+        enum call_outcome outcome = count == ROUSE_PENDING && !user            ? CALL_BLOCKED
                                     : proves_drained(call.slot, count, wanted) ? CALL_DRAINED
                                                                                : CALL_PROGRESS;
         status = waker_map_end(&call, outcome, &io->node, &context->waker);
-        if (outcome != CALL_BLOCKED) return count;
-        if (status != ROUSE_OK) return status;
+        if (outcome != CALL_BLOCKED)
+            return count;
+        if (status != ROUSE_OK)
+            return status;
     }
 }
 
@@ -127,7 +139,8 @@ static ptrdiff_t writev_poll(rouse_op *op, rouse_context *context)
 
 static ptrdiff_t report_done(const struct io_op *io, ptrdiff_t status)
 {
-    if (io->done) *io->done = io->moved;
+    if (io->done)
+        *io->done = io->moved;
     return status;
 }
 
@@ -137,9 +150,12 @@ static ptrdiff_t move_all(struct io_op *io, unsigned channel, attempt_function *
     struct surroundings *around = surroundings_of(context);
     while (io->moved < io->length) {
         ptrdiff_t count = move_some(io, channel, attempt, io->length - io->moved, context);
-        if (count == ROUSE_PENDING) return count;
-        if (count < 0) return report_done(io, count);
-        if (count == 0) return report_done(io, at_end);
+        if (count == ROUSE_PENDING)
+            return count;
+        if (count < 0)
+            return report_done(io, count);
+        if (count == 0)
+            return report_done(io, at_end);
         io->moved += (size_t)count;
         /* Each piece is an operation's worth: a peer that is always ready must not hold the worker. */
         if (around && io->moved < io->length && around->budget-- <= 1) {
@@ -174,6 +190,7 @@ static int read_cancel(rouse_op *op)
 {
     struct io_op *io = (struct io_op *)(void *)op;
     waker_map_cancel(io->handle, BACKEND_READ, &io->node);
+    report_done(io, ROUSE_CANCELLED);
     return ROUSE_OP_IDLE;
 }
 
@@ -181,6 +198,7 @@ static int write_cancel(rouse_op *op)
 {
     struct io_op *io = (struct io_op *)(void *)op;
     waker_map_cancel(io->handle, BACKEND_WRITE, &io->node);
+    report_done(io, ROUSE_CANCELLED);
     return ROUSE_OP_IDLE;
 }
 
@@ -198,27 +216,29 @@ static int wrong_cancel(rouse_op *op)
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type read_type = { "read", read_poll, read_cancel, NULL };
-static const struct op_type write_type = { "write", write_poll, write_cancel, NULL };
-static const struct op_type peek_type = { "peek", peek_poll, read_cancel, NULL };
-static const struct op_type readv_type = { "readv", readv_poll, read_cancel, NULL };
-static const struct op_type writev_type = { "writev", writev_poll, write_cancel, NULL };
-static const struct op_type read_exact_type = { "read_exact", read_exact_poll, read_cancel, all_stopped };
-static const struct op_type write_all_type = { "write_all", write_all_poll, write_cancel, all_stopped };
-static const struct op_type wrong_type = { "wrong", wrong_poll, wrong_cancel, NULL };
+static const struct op_type read_type = {"read", read_poll, read_cancel, NULL};
+static const struct op_type write_type = {"write", write_poll, write_cancel, NULL};
+static const struct op_type peek_type = {"peek", peek_poll, read_cancel, NULL};
+static const struct op_type readv_type = {"readv", readv_poll, read_cancel, NULL};
+static const struct op_type writev_type = {"writev", writev_poll, write_cancel, NULL};
+static const struct op_type read_exact_type = {"read_exact", read_exact_poll, read_cancel, all_stopped};
+static const struct op_type write_all_type = {"write_all", write_all_poll, write_cancel, all_stopped};
+static const struct op_type wrong_type = {"wrong", wrong_poll, wrong_cancel, NULL};
 
-static void init(rouse_op *op, const struct op_type *type, rouse_stream *stream, void *data, size_t length, size_t *done)
+static void init(rouse_op *op, const struct op_type *type, rouse_stream *stream, void *data, size_t length,
+                 size_t *done)
 {
     struct io_op *io = (struct io_op *)(void *)op;
     int wrong = length > PTRDIFF_MAX ? ROUSE_TOO_LARGE : !data && length ? ROUSE_INVALID : ROUSE_OK;
-    if (done) *done = 0;
+    if (done)
+        *done = 0;
     if (wrong != ROUSE_OK) {
         type = &wrong_type;
         length = (size_t)(ptrdiff_t)wrong;
     } else if (length == 0) {
         type = &wrong_type; /* nothing to move: answers 0 without looking at the stream */
     }
-    *io = (struct io_op){ { type }, (uintptr_t)stream, data, length, done, 0, { { NULL, NULL }, { NULL, NULL } } };
+    *io = (struct io_op){{type}, (uintptr_t)stream, data, length, done, 0, {{NULL, NULL}, {NULL, NULL}}};
 }
 
 static void init_pieces(rouse_op *op, const struct op_type *type, rouse_stream *stream, const rouse_buffer *pieces,
@@ -227,9 +247,12 @@ static void init_pieces(rouse_op *op, const struct op_type *type, rouse_stream *
     size_t total = 0;
     int wrong = count > PIECES_MAX || (count && !pieces) ? ROUSE_INVALID : ROUSE_OK;
     for (size_t i = 0; wrong == ROUSE_OK && i < count; i++) {
-        if (!pieces[i].data && pieces[i].length) wrong = ROUSE_INVALID;
-        else if (pieces[i].length > PTRDIFF_MAX - total) wrong = ROUSE_TOO_LARGE;
-        else total += pieces[i].length;
+        if (!pieces[i].data && pieces[i].length)
+            wrong = ROUSE_INVALID;
+        else if (pieces[i].length > PTRDIFF_MAX - total)
+            wrong = ROUSE_TOO_LARGE;
+        else
+            total += pieces[i].length;
     }
     init(op, type, stream, (void *)(uintptr_t)pieces, total == 0 ? 0 : count, NULL);
     if (wrong != ROUSE_OK) {
@@ -340,7 +363,8 @@ int rouse_release(rouse_stream *stream, intptr_t *descriptor)
 int stream_enter(struct slot **slot, rouse_stream *stream)
 {
     *slot = registry_acquire((uintptr_t)stream);
-    if (!*slot) return ROUSE_CLOSED;
+    if (!*slot)
+        return ROUSE_CLOSED;
     if ((*slot)->flags & SLOT_DOOMED) {
         lock_release(&(*slot)->lock);
         return ROUSE_CLOSED;
@@ -352,29 +376,35 @@ int stream_enter(struct slot **slot, rouse_stream *stream)
 
 void stream_leave(struct slot *slot)
 {
-    struct wait_node none = { { NULL, NULL }, { NULL, NULL } };
-    rouse_waker nobody = { NULL, NULL };
-    struct slot_call call = { slot, &slot->read, 0 };
+    struct wait_node none = {{NULL, NULL}, {NULL, NULL}};
+    rouse_waker nobody = {NULL, NULL};
+    struct slot_call call = {slot, &slot->read, 0};
     waker_map_end(&call, CALL_PROGRESS, &none, &nobody);
 }
 
 int rouse_shutdown(rouse_stream *stream, int side)
 {
     struct slot *slot;
-    if (side < ROUSE_SHUTDOWN_READ || side > ROUSE_SHUTDOWN_BOTH) return ROUSE_INVALID;
+    if (side < ROUSE_SHUTDOWN_READ || side > ROUSE_SHUTDOWN_BOTH)
+        return ROUSE_INVALID;
     int status = stream_enter(&slot, stream);
-    if (status != ROUSE_OK) return status;
-    if (!is_user(slot)) status = os_tcp_shutdown(slot->source.handle, side);
-    else status = slot->u.user->shutdown ? slot->u.user->shutdown(slot->source.record, side) : ROUSE_NOT_SUPPORTED;
+    if (status != ROUSE_OK)
+        return status;
+    if (!is_user(slot))
+        status = os_tcp_shutdown(slot->source.handle, side);
+    else
+        status = slot->u.user->shutdown ? slot->u.user->shutdown(slot->source.record, side) : ROUSE_NOT_SUPPORTED;
     stream_leave(slot);
     return status;
 }
 
 int rouse_descriptor(rouse_stream *stream, intptr_t *descriptor)
 {
-    if (!descriptor) return ROUSE_INVALID;
+    if (!descriptor)
+        return ROUSE_INVALID;
     struct slot *slot = registry_acquire((uintptr_t)stream);
-    if (!slot) return ROUSE_CLOSED;
+    if (!slot)
+        return ROUSE_CLOSED;
     int status = is_user(slot) ? ROUSE_NOT_SUPPORTED : ROUSE_OK;
     if (status == ROUSE_OK) {
         slot->flags |= SLOT_SHARED; /* whoever has it may duplicate it */
@@ -384,29 +414,39 @@ int rouse_descriptor(rouse_stream *stream, intptr_t *descriptor)
     return status;
 }
 
-int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned flags, const char *site)
+int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned traits, unsigned flags,
+                const char *site)
 {
     struct slot *slot = registry_take();
-    if (!slot) return ROUSE_NO_MEMORY;
+    if (!slot)
+        return ROUSE_NO_MEMORY;
+    lock_acquire(&slot->lock); /* old handles and walks of the registry look at it */
     slot->source.handle = handle;
     slot->kind = (uint8_t)kind;
-    slot->flags = (uint16_t)(SLOT_CLOSING | flags); /* found by nobody before it is published */
+    slot->traits = (uint8_t)traits;
+    slot->flags |= (uint8_t)flags;
     slot->site = site;
+    lock_release(&slot->lock);
     *stream = (rouse_stream *)registry_publish(slot);
     return ROUSE_OK;
 }
 
 int rouse_stream_new_at(rouse_stream **stream, const rouse_stream_type *type, void *object, const char *site)
 {
-    if (!stream) return ROUSE_INVALID;
+    if (!stream)
+        return ROUSE_INVALID;
     *stream = NULL;
-    if (!type || !type->poll_read || !type->poll_write) return ROUSE_INVALID;
+    if (!type || !type->poll_read || !type->poll_write)
+        return ROUSE_INVALID;
     struct slot *slot = registry_take();
-    if (!slot) return ROUSE_NO_MEMORY;
+    if (!slot)
+        return ROUSE_NO_MEMORY;
+    lock_acquire(&slot->lock);
     slot->u.user = type;
     slot->source.record = object;
-    slot->flags = SLOT_CLOSING | SLOT_USER;
+    slot->traits = SLOT_USER;
     slot->site = site;
+    lock_release(&slot->lock);
     *stream = (rouse_stream *)registry_publish(slot);
     return ROUSE_OK;
 }
@@ -415,14 +455,18 @@ int rouse_adopt_at(rouse_stream **stream, intptr_t descriptor, const char *site)
 {
     enum os_kind kind;
     bool before;
-    if (!stream) return ROUSE_INVALID;
+    if (!stream)
+        return ROUSE_INVALID;
     *stream = NULL;
     int status = os_handle_kind(descriptor, &kind);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     status = os_set_nonblocking(descriptor, true, &before);
-    if (status != ROUSE_OK) return status;
-    status = stream_make(stream, descriptor, kind, SLOT_SHARED, site);
-    if (status != ROUSE_OK) os_set_nonblocking(descriptor, before, &before);
+    if (status != ROUSE_OK)
+        return status;
+    status = stream_make(stream, descriptor, kind, 0, SLOT_SHARED, site);
+    if (status != ROUSE_OK)
+        os_set_nonblocking(descriptor, before, &before);
     return status;
 }
 
@@ -431,7 +475,8 @@ int rouse_adopt_at(rouse_stream **stream, intptr_t descriptor, const char *site)
 static ptrdiff_t attempt_ready(const struct io_op *io, const struct slot *slot, rouse_context *context)
 {
     (void)context;
-    if (is_user(slot)) return ROUSE_NOT_SUPPORTED;
+    if (is_user(slot))
+        return ROUSE_NOT_SUPPORTED;
     int ready = os_is_ready(slot->source.handle, (int)io->length);
     return ready == 0 ? ROUSE_PENDING : ready > 0 ? ROUSE_OK : ready;
 }
@@ -448,9 +493,11 @@ static ptrdiff_t ready_poll(rouse_op *op, rouse_context *context)
     /* The kernel is asked for its present state even if no event came since the last answer: what was ready then may have
      * been used up by the caller's own calls, or may not. */
     struct slot *slot = registry_acquire(io->handle);
-    if (!slot) return ROUSE_CLOSED;
+    if (!slot)
+        return ROUSE_CLOSED;
     struct channel *channel = ready_channel(io) == BACKEND_READ ? &slot->read : &slot->write;
-    if (!wait_is_waiting(&io->node)) channel->ready = true;
+    if (!wait_is_waiting(&io->node))
+        channel->ready = true;
     lock_release(&slot->lock);
     status = move_some(io, ready_channel(io), attempt_ready, 0, context);
     return status;
@@ -463,14 +510,14 @@ static int ready_cancel(rouse_op *op)
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type ready_type = { "wait_ready", ready_poll, ready_cancel, NULL };
+static const struct op_type ready_type = {"wait_ready", ready_poll, ready_cancel, NULL};
 
 void rouse_wait_ready_init(rouse_op *op, rouse_stream *stream, int direction)
 {
     bool known = direction == ROUSE_READABLE || direction == ROUSE_WRITABLE;
     size_t length = known ? (size_t)direction : (size_t)(ptrdiff_t)ROUSE_INVALID;
-    *(struct io_op *)(void *)op = (struct io_op){ .head = { known ? &ready_type : &wrong_type },
-                                                  .handle = (uintptr_t)stream, .length = length };
+    *(struct io_op *)(void *)op =
+        (struct io_op){.head = {known ? &ready_type : &wrong_type}, .handle = (uintptr_t)stream, .length = length};
 }
 
 int rouse_wait_ready(rouse_stream *stream, int direction)
