@@ -17,9 +17,9 @@ extern "C" {
 typedef int rouse_fiber_function(void *argument);
 
 enum rouse_fiber_flags {
-    ROUSE_FIBER_MIGRATES = 1,  /* may be resumed by another thread: its code keeps no thread-local address (errno!)
+    ROUSE_FIBER_MIGRATES = 1, /* may be resumed by another thread: its code keeps no thread-local address (errno!)
                                   across a waiting call */
-    ROUSE_FIBER_UNGUARDED = 2  /* a stack without guard page is acceptable when guards have run out */
+    ROUSE_FIBER_UNGUARDED = 2 /* a stack without guard page is acceptable when guards have run out */
 };
 
 /* How to spawn a fiber; initialise with ROUSE_FIBER_OPTIONS_INIT. */
@@ -29,12 +29,15 @@ typedef struct rouse_fiber_options {
     size_t stack_bytes; /* 0: what the runtime's options say; rounded up to whole pages */
     unsigned flags;     /* of enum rouse_fiber_flags */
 } rouse_fiber_options;
-#define ROUSE_FIBER_OPTIONS_INIT { sizeof(rouse_fiber_options), NULL, 0, 0 }
+#define ROUSE_FIBER_OPTIONS_INIT                \
+    {                                           \
+        sizeof(rouse_fiber_options), NULL, 0, 0 \
+    }
 
 /* Starts a fiber in the innermost open scope of the calling fiber (rouse_run opens the outermost). On success the
  * argument belongs to the new fiber, on failure still to the caller. It runs at the earliest when the caller waits, or
  * on another thread at once. Errors: NOT_IN_FIBER, NO_MEMORY, LIMIT (stacks), SHUTTING_DOWN, CANCELLED. */
-#define rouse_go(function, argument) rouse_go_at((function), (argument), NULL, ROUSE_HERE)
+#define rouse_go(function, argument)               rouse_go_at((function), (argument), NULL, ROUSE_HERE)
 #define rouse_go_with(function, argument, options) rouse_go_at((function), (argument), (options), ROUSE_HERE)
 ROUSE_API int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options,
                           const char *site);
@@ -46,7 +49,7 @@ ROUSE_API int rouse_go_detached_at(rouse_runtime *runtime, rouse_fiber_function 
 
 /* Starts a fiber with a handle. `size` bytes at `argument` are copied into the fiber's allocation, and the function gets
  * the copy; `result_size` bytes are the fiber's rouse_result(), which rouse_join moves out. Any thread. */
-#define rouse_spawn_fiber(task, function, argument, size, result_size)                                                 \
+#define rouse_spawn_fiber(task, function, argument, size, result_size) \
     rouse_spawn_fiber_at((task), NULL, (function), (argument), (size), (result_size), NULL, ROUSE_HERE)
 ROUSE_API int rouse_spawn_fiber_at(rouse_task *task, rouse_runtime *runtime, rouse_fiber_function *function,
                                    const void *argument, size_t size, size_t result_size,

@@ -86,7 +86,7 @@ ROUSE_API void rouse_wait_ready_init(rouse_op *op, rouse_stream *stream, int dir
 
 /* The functions never block; ROUSE_PENDING means that the context's waker was cloned and will be woken. */
 typedef struct rouse_stream_type {
-    const char *name;                                                                             /* for reports */
+    const char *name;                                                                               /* for reports */
     ptrdiff_t (*poll_read)(void *object, void *data, size_t length, rouse_context *context);        /* as rouse_read */
     ptrdiff_t (*poll_write)(void *object, const void *data, size_t length, rouse_context *context); /* as rouse_write */
     int (*shutdown)(void *object, int side); /* as rouse_shutdown; NULL: NOT_SUPPORTED */

@@ -47,7 +47,10 @@ typedef struct rouse_listen_options {
     int v6_only;       /* not 0: an IPv6 listener takes no IPv4 connections; 0: it does where the address is [::] */
     int no_delay;      /* not 0 (default): accepted connections send small writes at once */
 } rouse_listen_options;
-#define ROUSE_LISTEN_OPTIONS_INIT { sizeof(rouse_listen_options), 0, 1, 0, 0, 1 }
+#define ROUSE_LISTEN_OPTIONS_INIT                   \
+    {                                               \
+        sizeof(rouse_listen_options), 0, 1, 0, 0, 1 \
+    }
 
 /* Listens on an address (port 0: the system picks one); NULL options: the defaults. Does not wait. Any thread.
  * Errors: INVALID, ADDRESS_IN_USE, ADDRESS_NOT_AVAILABLE, PERMISSION_DENIED, TOO_MANY_FILES, NO_MEMORY,

@@ -14,8 +14,9 @@ enum rouse_executor {
 };
 
 enum rouse_scheduler {
-    ROUSE_SCHEDULER_WORK_STEALING = 0, /* tasks start where they are spawned; idle workers take half of another's queue */
-    ROUSE_SCHEDULER_ROUND_ROBIN = 1    /* tasks are dealt to the workers in turn and stay there */
+    ROUSE_SCHEDULER_WORK_STEALING =
+        0,                          /* tasks start where they are spawned; idle workers take half of another's queue */
+    ROUSE_SCHEDULER_ROUND_ROBIN = 1 /* tasks are dealt to the workers in turn and stay there */
 };
 
 /* Initialise with ROUSE_OPTIONS_INIT: zero is the default of every field but size. */
@@ -32,7 +33,13 @@ typedef struct rouse_options {
     const rouse_allocator *allocator; /* copied; NULL: the C library's */
     void *reserved[4];                /* zero */
 } rouse_options;
-#define ROUSE_OPTIONS_INIT { sizeof(rouse_options), 0, 0, 0, 0, 0, 0, 0, 0, NULL, { NULL, NULL, NULL, NULL } }
+#define ROUSE_OPTIONS_INIT                                   \
+    {                                                        \
+        sizeof(rouse_options), 0, 0, 0, 0, 0, 0, 0, 0, NULL, \
+        {                                                    \
+            NULL, NULL, NULL, NULL                           \
+        }                                                    \
+    }
 
 /* Runs fn(argument) as a fiber inside a scope on a new runtime (NULL options: all processors, work stealing), waits for
  * it and everything it started, ends the runtime and answers what fn returned, or the first failure of its children if
@@ -98,11 +105,11 @@ typedef struct rouse_worker_stats {
 } rouse_worker_stats;
 
 typedef struct rouse_runtime_info {
-    size_t size;           /* sizeof this struct; set by the caller */
-    unsigned workers;      /* that run */
-    unsigned reactors;     /* that exist */
-    size_t tasks;          /* alive now */
-    uint64_t spawned;      /* since the start */
+    size_t size;       /* sizeof this struct; set by the caller */
+    unsigned workers;  /* that run */
+    unsigned reactors; /* that exist */
+    size_t tasks;      /* alive now */
+    uint64_t spawned;  /* since the start */
 } rouse_runtime_info;
 
 /* Counters as of about now. `workers` may be NULL; else it gets min(count, workers) entries. Any thread.

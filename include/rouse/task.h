@@ -27,10 +27,10 @@ typedef struct rouse_waker {
 } rouse_waker;
 
 struct rouse_waker_table {
-    rouse_waker (*clone)(void *data);  /* another reference to the same */
-    void (*wake)(void *data);          /* wakes and gives the reference up */
-    void (*wake_by_ref)(void *data);   /* wakes and keeps the reference */
-    void (*drop)(void *data);          /* gives the reference up */
+    rouse_waker (*clone)(void *data); /* another reference to the same */
+    void (*wake)(void *data);         /* wakes and gives the reference up */
+    void (*wake_by_ref)(void *data);  /* wakes and keeps the reference */
+    void (*drop)(void *data);         /* gives the reference up */
 };
 
 /* The four of them as calls; a waker without a table is ignored. rouse_waker_wake and _drop empty the waker. */
@@ -44,10 +44,10 @@ ROUSE_API void rouse_waker_drop(rouse_waker *waker);
  * What a poll function is called with. Valid during that call only. A copy with another waker is the way to poll
  * several things inside one task and know which of them was woken. */
 typedef struct rouse_context {
-    rouse_waker waker;  /* borrowed: clone it to keep it */
-    int cancelled;      /* not 0: the task was cancelled; whatever it answers now, it is not polled again, unless it
+    rouse_waker waker; /* borrowed: clone it to keep it */
+    int cancelled;     /* not 0: the task was cancelled; whatever it answers now, it is not polled again, unless it
                            answers ROUSE_PENDING inside a shield */
-    void *reserved[3];  /* of the library */
+    void *reserved[3]; /* of the library */
 } rouse_context;
 
 /* A context for polling by hand, outside any task. Borrows the waker. */
@@ -84,7 +84,7 @@ typedef struct rouse_task {
 /* Spawns a task on the runtime of this thread, or on the default one (see runtime.h), or on the one given.
  * The state is copied: on success it belongs to the task, on failure to the caller still. `task` may be NULL: detached.
  * Any thread. Errors: INVALID, NO_MEMORY, SHUTTING_DOWN, FORKED, TOO_LARGE. */
-#define rouse_spawn(task, type, state) rouse_spawn_at((task), NULL, (type), (state), ROUSE_HERE)
+#define rouse_spawn(task, type, state)             rouse_spawn_at((task), NULL, (type), (state), ROUSE_HERE)
 #define rouse_spawn_on(runtime, task, type, state) rouse_spawn_at((task), (runtime), (type), (state), ROUSE_HERE)
 ROUSE_API int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_type *type, const void *state,
                              const char *site);

@@ -14,4 +14,4 @@ static void default_free(void *context, void *memory, size_t size, size_t alignm
     os_free(memory);
 }
 
-const rouse_allocator alloc_default = { default_alloc, default_free, NULL };
+const rouse_allocator alloc_default = {default_alloc, default_free, NULL};

@@ -5,14 +5,18 @@
 int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_type *type, const void *state,
                    const char *site)
 {
-    struct spawn_request request = { .type = type, .state = state, .deadline_ns = ROUSE_NEVER, .site = site,
-                                     .joinable = task != NULL };
+    struct spawn_request request = {
+        .type = type, .state = state, .deadline_ns = ROUSE_NEVER, .site = site, .joinable = task != NULL};
     struct task_cell *cell;
-    if (task) task->cell = NULL;
-    if (!type || type->reserved[0]) return ROUSE_INVALID;
+    if (task)
+        task->cell = NULL;
+    if (!type || type->reserved[0])
+        return ROUSE_INVALID;
     int status = runtime_make(&runtime, &request, &cell);
-    if (status != ROUSE_OK) return status;
-    if (task) task->cell = cell;
+    if (status != ROUSE_OK)
+        return status;
+    if (task)
+        task->cell = cell;
     placement_spawned(runtime, cell);
     return ROUSE_OK;
 }
@@ -20,7 +24,8 @@ int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_ty
 int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, struct task_cell **cell)
 {
     *runtime = runtime_choose(*runtime);
-    if (!*runtime) return ROUSE_NO_MEMORY;
+    if (!*runtime)
+        return ROUSE_NO_MEMORY;
     struct worker *worker = runtime_worker(*runtime);
     return spawner_make(&(*runtime)->spawner, worker ? worker->slab : NULL, worker ? &worker->counts : NULL, request,
                         cell);
@@ -30,12 +35,14 @@ int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, s
 static ptrdiff_t await_in_thread(rouse_op *op, rouse_runtime *runtime)
 {
     struct thread_waiter *waiter = thread_waiter_new();
-    if (!waiter) return ROUSE_NO_MEMORY;
+    if (!waiter)
+        return ROUSE_NO_MEMORY;
     rouse_waker waker = thread_waiter_waker(waiter);
     rouse_context context;
     ptrdiff_t answer;
     rouse_context_init(&context, &waker);
-    while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING) thread_waiter_wait(waiter, runtime);
+    while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING)
+        thread_waiter_wait(waiter, runtime);
     thread_waiter_free(waiter);
     return answer;
 }
@@ -44,17 +51,21 @@ static ptrdiff_t await_in_thread(rouse_op *op, rouse_runtime *runtime)
 static ptrdiff_t await_in_fiber(rouse_op *op, struct surroundings *around)
 {
     ptrdiff_t answer;
-    rouse_context context = { { around->cell, &task_waker_table }, 0, { around, NULL, NULL } };
-    while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING) around->suspend(around);
+    rouse_context context = {{around->cell, &task_waker_table}, 0, {around, NULL, NULL}};
+    while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING)
+        around->suspend(around);
     return answer;
 }
 
 ptrdiff_t runtime_await(rouse_op *op, rouse_runtime *runtime)
 {
     struct local *local = local_current();
-    if (!op) return ROUSE_INVALID;
-    if (!local) return await_in_thread(op, runtime);
-    if (!local->around || !local->around->suspend) return ROUSE_IN_POLL;
+    if (!op)
+        return ROUSE_INVALID;
+    if (!local)
+        return await_in_thread(op, runtime);
+    if (!local->around || !local->around->suspend)
+        return ROUSE_IN_POLL;
     return await_in_fiber(op, local->around);
 }
 
@@ -66,10 +77,12 @@ ptrdiff_t rouse_op_await(rouse_op *op)
 int rouse_join(rouse_task *task, void *result)
 {
     rouse_op op;
-    if (!task || !task->cell) return ROUSE_INVALID;
+    if (!task || !task->cell)
+        return ROUSE_INVALID;
     rouse_runtime *runtime = runtime_of_scheduler(task_scheduler(task->cell));
     rouse_join_init(&op, task, result);
-    if (!os_current() && rouse_is_finished(task)) runtime = NULL; /* it may be gone already */
+    if (!os_current() && rouse_is_finished(task))
+        runtime = NULL; /* it may be gone already */
     int answer = (int)runtime_await(&op, runtime);
     return answer;
 }
@@ -79,9 +92,11 @@ int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const
 {
     rouse_task task;
     struct local *local = local_current();
-    if (local && (!local->around || !local->around->suspend)) return ROUSE_IN_POLL;
+    if (local && (!local->around || !local->around->suspend))
+        return ROUSE_IN_POLL;
     int status = rouse_spawn_at(&task, runtime, type, state, site);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     status = rouse_join(&task, result);
     if (task.cell) { /* the wait was cancelled: nobody is left who could want the value */
         rouse_abort(&task);

@@ -22,9 +22,11 @@ static void work(void *argument)
     wait_for_start(runtime);
     worker_enter(worker);
     while (!is_stopping(runtime))
-        if (worker_step(worker) == WORKER_IDLE) worker_park(worker, ROUSE_NEVER);
+        if (worker_step(worker) == WORKER_IDLE)
+            worker_park(worker, ROUSE_NEVER);
     worker_leave(worker);
-    if (guarded) os_fault_thread_leave(signal_stack);
+    if (guarded)
+        os_fault_thread_leave(signal_stack);
 }
 
 /* The dedicated poller: waits for the kernel and does nothing else. The tasks it wakes come to the workers from outside. */
@@ -33,7 +35,8 @@ static void poll_kernel(void *argument)
     struct rouse_runtime *runtime = argument;
     struct reactor *reactor = &runtime->reactor[0];
     lock_acquire(&reactor->turn);
-    while (!is_stopping(runtime)) reactor_turn(reactor, ROUSE_NEVER);
+    while (!is_stopping(runtime))
+        reactor_turn(reactor, ROUSE_NEVER);
     lock_release(&reactor->turn);
 }
 
@@ -41,7 +44,8 @@ static void poll_kernel(void *argument)
 static void settle(struct rouse_runtime *runtime)
 {
     runtime->workers = runtime->threads;
-    if (runtime->reactors > runtime->workers) runtime->reactors = runtime->workers;
+    if (runtime->reactors > runtime->workers)
+        runtime->reactors = runtime->workers;
     idle_init(&runtime->idle, runtime->workers, runtime->idle.sleepers, runtime->idle.listed);
     for (unsigned i = 0; i < runtime->workers; i++) {
         struct worker *worker = &runtime->worker[i];
@@ -55,12 +59,14 @@ int executor_multi_start(struct rouse_runtime *runtime)
     int status = ROUSE_OK;
     if (runtime->dedicated_poller) {
         status = os_thread_start(&runtime->poller, poll_kernel, runtime, "rouse-poller");
-        if (status != ROUSE_OK) runtime->dedicated_poller = false;
+        if (status != ROUSE_OK)
+            runtime->dedicated_poller = false;
     }
     while (status == ROUSE_OK && runtime->threads < runtime->workers) {
         struct worker *worker = &runtime->worker[runtime->threads];
         status = os_thread_start(&runtime->thread[runtime->threads], work, worker, "rouse-worker");
-        if (status == ROUSE_OK) runtime->threads++;
+        if (status == ROUSE_OK)
+            runtime->threads++;
     }
     if (runtime->threads > 0) {
         status = ROUSE_OK;
@@ -74,8 +80,10 @@ int executor_multi_start(struct rouse_runtime *runtime)
 void executor_multi_stop(struct rouse_runtime *runtime)
 {
     atomic_u32_store(&runtime->stopping, 1, RELEASE); /* with is_stopping here and in worker.c */
-    for (unsigned i = 0; i < runtime->threads; i++) parker_unpark(&runtime->worker[i].parker);
-    for (unsigned i = 0; i < runtime->threads; i++) os_thread_join(&runtime->thread[i]);
+    for (unsigned i = 0; i < runtime->threads; i++)
+        parker_unpark(&runtime->worker[i].parker);
+    for (unsigned i = 0; i < runtime->threads; i++)
+        os_thread_join(&runtime->thread[i]);
     if (runtime->dedicated_poller) {
         reactor_wake(&runtime->reactor[0]);
         os_thread_join(&runtime->poller);

@@ -19,7 +19,8 @@ enum { SIGNAL_NONE = 0, SIGNAL_SEAT = 1 /* the seat may be free */, SIGNAL_WOKEN
 static void release(struct thread_waiter *waiter)
 {
     /* ACQ_REL: the last one sees what the others did. */
-    if (atomic_size_sub(&waiter->references, 1, ACQ_REL) == 1) os_free(waiter);
+    if (atomic_size_sub(&waiter->references, 1, ACQ_REL) == 1)
+        os_free(waiter);
 }
 
 static void raise_signal(struct thread_waiter *waiter, uint32_t signal)
@@ -36,7 +37,8 @@ static void waiter_wake_by_ref(void *data)
     raise_signal(waiter, SIGNAL_WOKEN);
     /* Under the lock: the runtime that is driven may be freed once the thread has stopped driving. */
     lock_acquire(&waiter->lock);
-    if (waiter->driving) parker_unpark(waiter->driving);
+    if (waiter->driving)
+        parker_unpark(waiter->driving);
     lock_release(&waiter->lock);
 }
 
@@ -51,26 +53,27 @@ static void waiter_drop(void *data)
     release(data);
 }
 
-static const rouse_waker_table waiter_table = { waiter_clone, waiter_wake, waiter_wake_by_ref, waiter_drop };
+static const rouse_waker_table waiter_table = {waiter_clone, waiter_wake, waiter_wake_by_ref, waiter_drop};
 
 static rouse_waker waiter_clone(void *data)
 {
     atomic_size_add(&((struct thread_waiter *)data)->references, 1, RELAXED); /* made from a reference that is held */
-    return (rouse_waker){ data, &waiter_table };
+    return (rouse_waker){data, &waiter_table};
 }
 
 struct thread_waiter *thread_waiter_new(void)
 {
     struct thread_waiter *waiter = os_alloc(sizeof *waiter, _Alignof(max_align_t));
-    if (!waiter) return NULL;
-    *waiter = (struct thread_waiter){ .driving = NULL };
+    if (!waiter)
+        return NULL;
+    *waiter = (struct thread_waiter){.driving = NULL};
     atomic_size_init(&waiter->references, 1);
     return waiter;
 }
 
 rouse_waker thread_waiter_waker(struct thread_waiter *waiter)
 {
-    return (rouse_waker){ waiter, &waiter_table };
+    return (rouse_waker){waiter, &waiter_table};
 }
 
 void thread_waiter_free(struct thread_waiter *waiter)
@@ -87,7 +90,8 @@ static bool was_woken(struct thread_waiter *waiter)
 
 bool executor_single_try_seat(struct rouse_runtime *runtime)
 {
-    if (!lock_try(&runtime->seat)) return false;
+    if (!lock_try(&runtime->seat))
+        return false;
     worker_enter(&runtime->worker[0]);
     return true;
 }
@@ -99,7 +103,8 @@ void executor_single_leave_seat(struct rouse_runtime *runtime)
     /* Whoever queued up before the release is told; who comes later tries the seat after queueing up. */
     lock_acquire(&runtime->seat_lock);
     struct list_node *link = list_pop_front(&runtime->seat_waiters);
-    if (link) raise_signal(CONTAINER_OF(link, struct thread_waiter, link), SIGNAL_SEAT);
+    if (link)
+        raise_signal(CONTAINER_OF(link, struct thread_waiter, link), SIGNAL_SEAT);
     lock_release(&runtime->seat_lock);
 }
 
@@ -116,7 +121,8 @@ static void drive(struct thread_waiter *waiter, struct rouse_runtime *runtime)
     struct worker *worker = &runtime->worker[0];
     set_driving(waiter, &worker->parker);
     while (!was_woken(waiter))
-        if (worker_step(worker) == WORKER_IDLE && !was_woken(waiter)) worker_park(worker, ROUSE_NEVER);
+        if (worker_step(worker) == WORKER_IDLE && !was_woken(waiter))
+            worker_park(worker, ROUSE_NEVER);
     set_driving(waiter, NULL);
 }
 
@@ -124,7 +130,8 @@ static void queue_up(struct thread_waiter *waiter, struct rouse_runtime *runtime
 {
     atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SEAT, ACQ_REL);
     lock_acquire(&runtime->seat_lock);
-    if (!list_is_linked(&waiter->link)) list_push_back(&runtime->seat_waiters, &waiter->link);
+    if (!list_is_linked(&waiter->link))
+        list_push_back(&runtime->seat_waiters, &waiter->link);
     lock_release(&runtime->seat_lock);
 }
 
@@ -137,8 +144,10 @@ static void leave_queue(struct thread_waiter *waiter, struct rouse_runtime *runt
     } else if (atomic_u32_load(&waiter->signal, ACQUIRE) & SIGNAL_SEAT) {
         /* It was offered the seat and does not take it: the offer goes on. */
         struct list_node *link = list_pop_front(&runtime->seat_waiters);
-        if (link) next = CONTAINER_OF(link, struct thread_waiter, link);
-        if (next) raise_signal(next, SIGNAL_SEAT);
+        if (link)
+            next = CONTAINER_OF(link, struct thread_waiter, link);
+        if (next)
+            raise_signal(next, SIGNAL_SEAT);
     }
     lock_release(&runtime->seat_lock);
 }
@@ -178,9 +187,12 @@ size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns)
     size_t polls = 0;
     /* Events first: a caller that never waits must see them too. */
     worker_poll_kernel(worker);
-    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN) polls++;
-    if (polls > 0 || deadline_ns <= os_now()) return polls;
+    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN)
+        polls++;
+    if (polls > 0 || deadline_ns <= os_now())
+        return polls;
     worker_park(worker, deadline_ns);
-    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN) polls++;
+    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN)
+        polls++;
     return polls;
 }

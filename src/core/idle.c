@@ -1,11 +1,11 @@
 #include "core/idle.h"
 
-#define ONE_AWAKE ((uint32_t)1 << 16)
+#define ONE_AWAKE     ((uint32_t)1 << 16)
 #define ONE_SEARCHING ((uint32_t)1)
 
 void idle_init(struct idle *idle, unsigned workers, uint16_t *sleepers, bool *listed)
 {
-    *idle = (struct idle){ .workers = workers, .sleepers = sleepers, .listed = listed };
+    *idle = (struct idle){.workers = workers, .sleepers = sleepers, .listed = listed};
     atomic_u32_init(&idle->state, workers * ONE_AWAKE);
     atomic_u32_init(&idle->sentinel, IDLE_NOBODY);
 }
@@ -22,7 +22,8 @@ uint32_t idle_notify(struct idle *idle)
     uint32_t worker = IDLE_NOBODY;
     /* SEQ_CST pairs with the fence in idle_sleep: either this sees the sleeper, or the sleeper sees the push. */
     atomic_fence(SEQ_CST);
-    if (!wants_searcher(idle, RELAXED)) return IDLE_NOBODY;
+    if (!wants_searcher(idle, RELAXED))
+        return IDLE_NOBODY;
     lock_acquire(&idle->lock);
     if (wants_searcher(idle, RELAXED) && idle->count > 0) {
         worker = idle->sleepers[--idle->count];
@@ -36,7 +37,8 @@ uint32_t idle_notify(struct idle *idle)
 
 bool idle_begin_search(struct idle *idle)
 {
-    if (2 * idle_searching(atomic_u32_load(&idle->state, RELAXED)) >= idle->workers) return false;
+    if (2 * idle_searching(atomic_u32_load(&idle->state, RELAXED)) >= idle->workers)
+        return false;
     atomic_u32_add(&idle->state, ONE_SEARCHING, SEQ_CST);
     return true;
 }
@@ -63,8 +65,10 @@ bool idle_wake(struct idle *idle, unsigned worker)
     bool notified = !idle->listed[worker];
     if (!notified) {
         uint32_t place = 0;
-        while (idle->sleepers[place] != worker) place++;
-        for (idle->count--; place < idle->count; place++) idle->sleepers[place] = idle->sleepers[place + 1];
+        while (idle->sleepers[place] != worker)
+            place++;
+        for (idle->count--; place < idle->count; place++)
+            idle->sleepers[place] = idle->sleepers[place + 1];
         idle->listed[worker] = false;
         atomic_u32_add(&idle->state, ONE_AWAKE, SEQ_CST);
     }

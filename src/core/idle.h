@@ -26,8 +26,14 @@ struct idle {
     atomic_u32 sentinel; /* index of the sentinel, or IDLE_NOBODY */
 };
 
-static inline uint32_t idle_searching(uint32_t state) { return state & 0xffff; }
-static inline uint32_t idle_awake(uint32_t state) { return state >> 16; }
+static inline uint32_t idle_searching(uint32_t state)
+{
+    return state & 0xffff;
+}
+static inline uint32_t idle_awake(uint32_t state)
+{
+    return state >> 16;
+}
 
 /* The arrays have room for `workers`; all are awake at first. */
 void idle_init(struct idle *idle, unsigned workers, uint16_t *sleepers, bool *listed);

@@ -21,7 +21,8 @@ static bool change_joiner(struct task_cell *cell, size_t (*change)(size_t word, 
 {
     size_t word = atomic_size_load(&cell->slot.word, ACQUIRE), next;
     bool done;
-    do next = change(word, &done);
+    do
+        next = change(word, &done);
     while (!done && !atomic_size_cas_weak(&cell->slot.word, &word, next, ACQ_REL, ACQUIRE));
     return done;
 }
@@ -29,8 +30,10 @@ static bool change_joiner(struct task_cell *cell, size_t (*change)(size_t word, 
 /* Takes the joiner waker back from the cell, unless the runner has it already. */
 static bool withdraw(struct task_cell *cell)
 {
-    if (!(atomic_size_load(&cell->slot.word, RELAXED) & STATE_JOINER)) return true;
-    if (change_joiner(cell, state_joiner_clear)) return false;
+    if (!(atomic_size_load(&cell->slot.word, RELAXED) & STATE_JOINER))
+        return true;
+    if (change_joiner(cell, state_joiner_clear))
+        return false;
     rouse_waker_drop(&cell->joiner);
     return true;
 }
@@ -44,7 +47,8 @@ static int take_result(rouse_task *task, void *result)
         task_drop_result(cell);
     } else {
         void *from = task_result(cell, &bytes);
-        if (bytes) memcpy(result, from, bytes);
+        if (bytes)
+            memcpy(result, from, bytes);
     }
     task->cell = NULL;
     task_release(cell);
@@ -56,15 +60,21 @@ static ptrdiff_t join_poll(rouse_op *op, rouse_context *context)
     struct join_op *join = (struct join_op *)(void *)op;
     struct task_cell *cell = join->task ? join->task->cell : NULL;
     struct surroundings *around = surroundings_of(context);
-    if (!cell || (around && around->cell == cell)) return ROUSE_INVALID; /* a task that joins itself waits for ever */
-    if (is_complete(cell)) return take_result(join->task, join->result);
+    if (!cell || (around && around->cell == cell))
+        return ROUSE_INVALID; /* a task that joins itself waits for ever */
+    if (is_complete(cell))
+        return take_result(join->task, join->result);
     if (atomic_size_load(&cell->slot.word, RELAXED) & STATE_JOINER) {
-        if (waker_same(&cell->joiner, &context->waker)) return ROUSE_PENDING;
-        if (!withdraw(cell)) return take_result(join->task, join->result);
+        if (waker_same(&cell->joiner, &context->waker))
+            return ROUSE_PENDING;
+        if (!withdraw(cell))
+            return take_result(join->task, join->result);
     }
     cell->joiner = rouse_waker_clone(&context->waker);
-    if (!cell->joiner.table) return ROUSE_LIMIT;
-    if (!change_joiner(cell, state_joiner_set)) return ROUSE_PENDING;
+    if (!cell->joiner.table)
+        return ROUSE_LIMIT;
+    if (!change_joiner(cell, state_joiner_set))
+        return ROUSE_PENDING;
     rouse_waker_drop(&cell->joiner);
     return take_result(join->task, join->result);
 }
@@ -72,26 +82,29 @@ static ptrdiff_t join_poll(rouse_op *op, rouse_context *context)
 static int join_cancel(rouse_op *op)
 {
     struct join_op *join = (struct join_op *)(void *)op;
-    if (join->task && join->task->cell) withdraw(join->task->cell);
+    if (join->task && join->task->cell)
+        withdraw(join->task->cell);
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type join_type = { "join", join_poll, join_cancel, NULL };
+static const struct op_type join_type = {"join", join_poll, join_cancel, NULL};
 
 void rouse_join_init(rouse_op *op, rouse_task *task, void *result)
 {
-    *(struct join_op *)(void *)op = (struct join_op){ { &join_type }, task, result };
+    *(struct join_op *)(void *)op = (struct join_op){{&join_type}, task, result};
 }
 
 void rouse_detach(rouse_task *task)
 {
     struct task_cell *cell = task ? task->cell : NULL;
-    if (!cell) return;
+    if (!cell)
+        return;
     task->cell = NULL;
     size_t word = atomic_size_load(&cell->slot.word, ACQUIRE);
     struct state_step step;
     bool drop_result;
-    do step = state_detach(word, &drop_result);
+    do
+        step = state_detach(word, &drop_result);
     while (!drop_result && !atomic_size_cas_weak(&cell->slot.word, &word, step.next, ACQ_REL, ACQUIRE));
     if (drop_result) {
         task_drop_result(cell);
@@ -101,7 +114,8 @@ void rouse_detach(rouse_task *task)
 
 void rouse_abort(const rouse_task *task)
 {
-    if (task && task->cell) task_cancel(task->cell);
+    if (task && task->cell)
+        task_cancel(task->cell);
 }
 
 int rouse_is_finished(const rouse_task *task)

@@ -15,6 +15,9 @@ struct local {
     int64_t now_ns;                   /* a recent reading of the clock, never ahead of it */
 };
 
-static inline struct local *local_current(void) { return os_current(); }
+static inline struct local *local_current(void)
+{
+    return os_current();
+}
 
 #endif

@@ -21,10 +21,19 @@ struct op_head {
     const struct op_type *type; /* NULL: idle */
 };
 
-static inline const struct op_type *op_type(const rouse_op *op) { return ((const struct op_head *)(const void *)op)->type; }
-static inline void op_set_type(rouse_op *op, const struct op_type *type) { ((struct op_head *)(void *)op)->type = type; }
+static inline const struct op_type *op_type(const rouse_op *op)
+{
+    return ((const struct op_head *)(const void *)op)->type;
+}
+static inline void op_set_type(rouse_op *op, const struct op_type *type)
+{
+    ((struct op_head *)(void *)op)->type = type;
+}
 
 /* For the everyday calls: awaits an operation in the caller's frame and answers it as a status. */
-static inline int op_await_status(rouse_op *op) { return (int)rouse_op_await(op); }
+static inline int op_await_status(rouse_op *op)
+{
+    return (int)rouse_op_await(op);
+}
 
 #endif

@@ -15,7 +15,8 @@ static bool on_fault(uintptr_t address)
     for (unsigned i = 0; i < RUNTIMES_MAX; i++) {
         struct rouse_runtime *runtime = atomic_ptr_load(&overflow.runtime[i], ACQUIRE);
         const struct stack *stack = runtime ? stack_store_find_guard(&runtime->stacks, address) : NULL;
-        if (stack) stack_report_overflow(stack);
+        if (stack)
+            stack_report_overflow(stack);
     }
     return false; /* what was installed before gets the fault in any case, so that the process ends as it would have */
 }
@@ -25,9 +26,11 @@ int overflow_report_enable(struct rouse_runtime *runtime)
     int status = ROUSE_LIMIT;
     lock_acquire(&overflow.lock);
     for (unsigned i = 0; i < RUNTIMES_MAX && status == ROUSE_LIMIT; i++) {
-        if (atomic_ptr_load(&overflow.runtime[i], RELAXED)) continue;
+        if (atomic_ptr_load(&overflow.runtime[i], RELAXED))
+            continue;
         status = overflow.count == 0 ? os_fault_hook_install(on_fault) : ROUSE_OK;
-        if (status != ROUSE_OK) break;
+        if (status != ROUSE_OK)
+            break;
         overflow.count++;
         atomic_ptr_store(&overflow.runtime[i], runtime, RELEASE);
     }
@@ -39,9 +42,11 @@ void overflow_report_disable(struct rouse_runtime *runtime)
 {
     lock_acquire(&overflow.lock);
     for (unsigned i = 0; i < RUNTIMES_MAX; i++) {
-        if (atomic_ptr_load(&overflow.runtime[i], RELAXED) != runtime) continue;
+        if (atomic_ptr_load(&overflow.runtime[i], RELAXED) != runtime)
+            continue;
         atomic_ptr_store(&overflow.runtime[i], NULL, RELEASE);
-        if (--overflow.count == 0) os_fault_hook_remove();
+        if (--overflow.count == 0)
+            os_fault_hook_remove();
     }
     lock_release(&overflow.lock);
 }

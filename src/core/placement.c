@@ -16,8 +16,10 @@ static bool deals(const struct rouse_runtime *runtime)
 static void deal(struct rouse_runtime *runtime, struct worker *self, struct task_cell *cell)
 {
     struct worker *worker = next_in_turn(runtime);
-    if (worker == self) worker_push(worker, cell);
-    else worker_send(worker, cell);
+    if (worker == self)
+        worker_push(worker, cell);
+    else
+        worker_send(worker, cell);
 }
 
 /* From a thread that is no worker of the runtime. */
@@ -56,7 +58,8 @@ void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell)
             return;
         }
         worker_push(worker, cell);
-        if (worker->steals && !worker->dispatching) worker_notify(runtime);
+        if (worker->steals && !worker->dispatching)
+            worker_notify(runtime);
     }
 }
 
@@ -66,15 +69,18 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
     struct worker *worker = runtime_worker(runtime);
     if (atomic_size_load(&cell->slot.word, ACQUIRE) & STATE_PINNED) { /* pairs with pin in worker.c */
         struct worker *home = &runtime->worker[atomic_u32_load(task_hooks(cell)->home(cell), RELAXED)];
-        if (home == worker) worker_push(home, cell);
-        else worker_send(home, cell);
+        if (home == worker)
+            worker_push(home, cell);
+        else
+            worker_send(home, cell);
     } else if (!worker) {
         submit_from_outside(runtime, cell);
     } else if (worker->local.around) {
         worker_push_woken(worker, cell); /* by a task: it is warm, and runs next */
     } else {
         worker_push(worker, cell); /* by the reactor */
-        if (worker->steals && !worker->dispatching) worker_notify(runtime);
+        if (worker->steals && !worker->dispatching)
+            worker_notify(runtime);
     }
 }
 
@@ -84,7 +90,8 @@ void placement_resubmit(struct task_scheduler *scheduler, struct task_cell *cell
     struct worker *worker = runtime_worker(runtime);
     worker_push(worker, cell);
     /* A lone task that yields runs again here; with others behind it a peer may help. */
-    if (worker->steals && ring_length(&worker->ring) > 1) worker_notify(runtime);
+    if (worker->steals && ring_length(&worker->ring) > 1)
+        worker_notify(runtime);
 }
 
 void placement_completed(struct task_scheduler *scheduler, struct task_cell *cell)

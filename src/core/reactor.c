@@ -12,7 +12,7 @@
 
 int reactor_init(struct reactor *reactor, const rouse_allocator *allocator)
 {
-    *reactor = (struct reactor){ .waiting_until_ns = INT64_MIN };
+    *reactor = (struct reactor){.waiting_until_ns = INT64_MIN};
     atomic_u32_init(&reactor->woken, 0);
     wheel_init(&reactor->wheel, os_now());
     return backend_open(&reactor->backend, allocator);
@@ -31,11 +31,12 @@ static size_t expire_some(struct reactor *reactor, int64_t now_ns)
     for (struct list_node *link; (link = list_pop_front(&expired)); count++) {
         struct timer *timer = CONTAINER_OF(CONTAINER_OF(link, struct wheel_node, link), struct timer, node);
         wakers[count] = timer->waker;
-        timer->waker = (rouse_waker){ NULL, NULL };
+        timer->waker = (rouse_waker){NULL, NULL};
     }
     bool more = wheel_next(&reactor->wheel) <= now_ns;
     lock_release(&reactor->timer_lock);
-    for (size_t i = 0; i < count; i++) rouse_waker_wake(&wakers[i]);
+    for (size_t i = 0; i < count; i++)
+        rouse_waker_wake(&wakers[i]);
     return more && count == 0 ? 1 : count; /* nodes that only moved down a level are work too */
 }
 
@@ -44,8 +45,10 @@ static size_t expire(struct reactor *reactor)
     int64_t now_ns = os_now();
     size_t total = 0, some;
     struct local *local = local_current();
-    if (local) local->now_ns = now_ns;
-    while (total < EXPIRE_TURN && (some = expire_some(reactor, now_ns)) > 0) total += some;
+    if (local)
+        local->now_ns = now_ns;
+    while (total < EXPIRE_TURN && (some = expire_some(reactor, now_ns)) > 0)
+        total += some;
     return total;
 }
 
@@ -53,9 +56,10 @@ static size_t expire(struct reactor *reactor)
  * learn why not. Once one has attached it, events tell the others. */
 static void wake_detached(struct slot *slot, uintptr_t handle)
 {
-    struct wait_batch batch = { .count = 0 };
+    struct wait_batch batch = {.count = 0};
     while (slot) {
-        if (!slot->reactor) waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
+        if (!slot->reactor)
+            waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
         bool more = wait_batch_is_full(&batch);
         lock_release(&slot->lock);
         wait_batch_wake(&batch);
@@ -82,18 +86,22 @@ static void attach_again(struct slot *slot, uintptr_t handle, void *context)
  * number is gone. A new set does not know it. Late events of ordinary closes are few; they are forgotten. */
 static void notice_stale(struct reactor *reactor, uint32_t stale)
 {
-    if (++reactor->turns % STALE_TURNS == 0) reactor->stale_events = 0;
+    if (++reactor->turns % STALE_TURNS == 0)
+        reactor->stale_events = 0;
     reactor->stale_events += stale;
-    if (reactor->stale_events <= STALE_LIMIT) return;
+    if (reactor->stale_events <= STALE_LIMIT)
+        return;
     reactor->stale_events = 0;
-    if (backend_renew(reactor->backend) == ROUSE_OK) registry_walk(attach_again, reactor);
+    if (backend_renew(reactor->backend) == ROUSE_OK)
+        registry_walk(attach_again, reactor);
 }
 
 size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
 {
     lock_acquire(&reactor->timer_lock);
     int64_t timer_ns = wheel_next(&reactor->wheel);
-    if (timer_ns < deadline_ns) deadline_ns = timer_ns;
+    if (timer_ns < deadline_ns)
+        deadline_ns = timer_ns;
     reactor->waiting_until_ns = deadline_ns;
     lock_release(&reactor->timer_lock);
     int count = backend_wait(reactor->backend, reactor->events, REACTOR_EVENTS, deadline_ns);
@@ -103,7 +111,8 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
     uint32_t stale = 0;
     for (int i = 0; i < count; i++) {
         const struct backend_event *event = &reactor->events[i];
-        if (!waker_map_dispatch(reactor, event->token, event->channels)) stale++;
+        if (!waker_map_dispatch(reactor, event->token, event->channels))
+            stale++;
     }
     notice_stale(reactor, stale);
     return done + (count > 0 ? (size_t)count : 0);
@@ -111,7 +120,8 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
 
 void reactor_wake(struct reactor *reactor)
 {
-    if (atomic_u32_exchange(&reactor->woken, 1, ACQ_REL) == 0) backend_wake(reactor->backend);
+    if (atomic_u32_exchange(&reactor->woken, 1, ACQ_REL) == 0)
+        backend_wake(reactor->backend);
 }
 
 int64_t reactor_next_timer(struct reactor *reactor)
@@ -136,14 +146,16 @@ static void detach_slot(struct slot *slot, uintptr_t handle, void *context)
         return;
     }
     waker_map_detach(slot, false);
-    if (leaving->report) leaving->report(slot, leaving->context);
+    if (leaving->report)
+        leaving->report(slot, leaving->context);
     wake_detached(slot, handle);
 }
 
 void reactor_fini(struct reactor *reactor, void (*report)(struct slot *slot, void *context), void *context)
 {
-    struct leaving leaving = { reactor, report, context };
-    if (!reactor->backend) return;
+    struct leaving leaving = {reactor, report, context};
+    if (!reactor->backend)
+        return;
     registry_walk(detach_slot, &leaving);
     while (expire_some(reactor, INT64_MAX - 1) > 0) {}
     backend_close(reactor->backend);

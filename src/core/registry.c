@@ -2,9 +2,9 @@
 #include "os/atomic.h"
 
 #define CHUNK_SLOTS 256u
-#define CHUNKS 8192u /* two million slots, more than a process may have descriptors */
-#define INDEX_BITS 22
-#define INDEX_MASK (((uintptr_t)1 << INDEX_BITS) - 1)
+#define CHUNKS      8192u /* two million slots, more than a process may have descriptors */
+#define INDEX_BITS  22
+#define INDEX_MASK  (((uintptr_t)1 << INDEX_BITS) - 1)
 /* What fits above the index: 42 bits would, 32 are kept; 10 on 32-bit systems. */
 #define GENERATION_MASK (sizeof(uintptr_t) > 4 ? UINT32_MAX : (uint32_t)1023)
 
@@ -16,7 +16,7 @@ static struct {
     size_t taken;              /* slots that hold something */
     uint32_t first_generation; /* of slots in new chunks: ahead of every handle given out before a trim */
     bool trims_at_exit;        /* registry_trim is registered with the system */
-} registry = { .first_generation = 1 };
+} registry = {.first_generation = 1};
 
 static struct slot *slot_at(uint32_t index)
 {
@@ -27,18 +27,21 @@ static struct slot *slot_at(uint32_t index)
 static bool grow(void)
 {
     uint32_t count = atomic_u32_load(&registry.count, RELAXED);
-    if (count == CHUNKS) return false;
+    if (count == CHUNKS)
+        return false;
     struct slot *chunk = os_alloc(CHUNK_SLOTS * sizeof *chunk, 64);
-    if (!chunk) return false;
+    if (!chunk)
+        return false;
     for (uint32_t i = CHUNK_SLOTS; i-- > 0;) {
-        chunk[i] = (struct slot){ .generation = registry.first_generation, .flags = SLOT_CLOSING,
-                                  .index = count * CHUNK_SLOTS + i };
+        chunk[i] = (struct slot){
+            .generation = registry.first_generation, .flags = SLOT_CLOSING, .index = count * CHUNK_SLOTS + i};
         chunk[i].u.next_free = registry.free;
         registry.free = &chunk[i];
     }
     atomic_ptr_store(&registry.chunks[count], chunk, RELEASE); /* pairs with ACQUIRE in slot_at */
     atomic_u32_store(&registry.count, count + 1, RELEASE);     /* pairs with ACQUIRE in registry_walk */
-    if (!registry.trims_at_exit) registry.trims_at_exit = os_at_exit(registry_trim) == ROUSE_OK;
+    if (!registry.trims_at_exit)
+        registry.trims_at_exit = os_at_exit(registry_trim) == ROUSE_OK;
     return true;
 }
 
@@ -57,15 +60,18 @@ struct slot *registry_take(void)
         registry.taken++;
     }
     lock_release(&registry.lock);
-    if (!slot) return NULL;
+    if (!slot)
+        return NULL;
     /* A late event or an old handle may be looking at the slot: what it looks at changes under the lock. */
     lock_acquire(&slot->lock);
-    slot->source = (struct backend_source){ OS_NO_HANDLE, NULL };
+    slot->source = (struct backend_source){OS_NO_HANDLE, NULL};
     slot->reactor = NULL;
     slot->site = NULL;
     slot->u.user = NULL;
     slot->users = 0;
     slot->kind = OS_KIND_OTHER;
+    slot->traits = 0;
+    slot->flags = SLOT_CLOSING; /* found by nobody before it is published */
     channel_init(&slot->read);
     channel_init(&slot->write);
     lock_release(&slot->lock);
@@ -81,7 +87,7 @@ uintptr_t registry_handle(const struct slot *slot)
 uintptr_t registry_publish(struct slot *slot)
 {
     lock_acquire(&slot->lock);
-    slot->flags &= (uint16_t)~SLOT_CLOSING;
+    slot->flags &= (uint8_t)~SLOT_CLOSING;
     uintptr_t handle = registry_handle(slot);
     lock_release(&slot->lock);
     return handle;
@@ -90,11 +96,14 @@ uintptr_t registry_publish(struct slot *slot)
 struct slot *registry_acquire(uintptr_t handle)
 {
     uintptr_t index = handle & INDEX_MASK;
-    if (index == 0 || index > (uintptr_t)CHUNKS * CHUNK_SLOTS) return NULL;
+    if (index == 0 || index > (uintptr_t)CHUNKS * CHUNK_SLOTS)
+        return NULL;
     struct slot *slot = slot_at((uint32_t)index - 1);
-    if (!slot) return NULL;
+    if (!slot)
+        return NULL;
     lock_acquire(&slot->lock);
-    if (registry_handle(slot) == handle && !(slot->flags & SLOT_CLOSING)) return slot;
+    if (registry_handle(slot) == handle && !(slot->flags & SLOT_CLOSING))
+        return slot;
     lock_release(&slot->lock);
     return NULL;
 }
@@ -102,7 +111,8 @@ struct slot *registry_acquire(uintptr_t handle)
 void registry_retire(struct slot *slot)
 {
     slot->flags |= SLOT_CLOSING;
-    if ((++slot->generation & GENERATION_MASK) == 0) slot->generation++;
+    if ((++slot->generation & GENERATION_MASK) == 0)
+        slot->generation++;
 }
 
 void registry_give(struct slot *slot)
@@ -120,8 +130,10 @@ void registry_walk(void (*visit)(struct slot *slot, uintptr_t handle, void *cont
     for (uint32_t i = 0; i < count * CHUNK_SLOTS; i++) {
         struct slot *slot = slot_at(i);
         lock_acquire(&slot->lock);
-        if (slot->flags & SLOT_CLOSING) lock_release(&slot->lock);
-        else visit(slot, registry_handle(slot), context);
+        if (slot->flags & SLOT_CLOSING)
+            lock_release(&slot->lock);
+        else
+            visit(slot, registry_handle(slot), context);
     }
 }
 
@@ -133,7 +145,8 @@ void registry_trim(void)
         for (uint32_t i = 0; i < count; i++) {
             struct slot *chunk = atomic_ptr_load(&registry.chunks[i], RELAXED);
             for (uint32_t k = 0; k < CHUNK_SLOTS; k++)
-                if (chunk[k].generation > newest) newest = chunk[k].generation;
+                if (chunk[k].generation > newest)
+                    newest = chunk[k].generation;
             atomic_ptr_store(&registry.chunks[i], NULL, RELEASE);
             os_free(chunk);
         }

@@ -17,16 +17,21 @@
 
 struct reactor;
 
+/* What a slot is, fixed while it is open: read by whoever is inside a call on it. */
+enum slot_trait {
+    SLOT_USER = 1,     /* a stream that the user made: u.user, no descriptor */
+    SLOT_LISTENER = 2, /* accepts; does not read or write */
+    SLOT_NO_DELAY = 4, /* listener: accepted connections get the option */
+    SLOT_BROADCAST = 8 /* every event concerns every waiter */
+};
+
+/* What happens to a slot: under its lock. */
 enum slot_flag {
-    SLOT_CLOSING = 1,  /* closed; only calls that were inside when it was still use it */
-    SLOT_SHARED = 2,   /* the descriptor was adopted or handed out: others may hold its description open */
-    SLOT_URGENT = 4,   /* urgent data was seen: short counts prove nothing any more */
-    SLOT_USER = 8,     /* a stream that the user made: `user`, no descriptor */
-    SLOT_LISTENER = 16, /* accepts; does not read or write */
-    SLOT_NO_DELAY = 32, /* listener: accepted connections get the option */
-    SLOT_KEEP = 64,     /* released: the descriptor is the caller's again, do not close it */
-    SLOT_DOOMED = 128,  /* being closed: calls are refused, waiters are being woken, the handle still finds the slot */
-    SLOT_BROADCAST = 256 /* every event concerns every waiter */
+    SLOT_CLOSING = 1, /* closed; only calls that were inside when it was still use it */
+    SLOT_SHARED = 2,  /* the descriptor was adopted or handed out: others may hold its description open */
+    SLOT_URGENT = 4,  /* urgent data was seen: short counts prove nothing any more */
+    SLOT_KEEP = 8,    /* the descriptor is somebody else's, do not close it */
+    SLOT_DOOMED = 16  /* being closed: calls are refused, waiters are being woken, the handle still finds the slot */
 };
 
 /* The waker map's part of one direction of a slot. */
@@ -49,12 +54,13 @@ struct slot {
         const rouse_stream_type *user; /* SLOT_USER: its functions; source.record is the object */
         struct slot *next_free;        /* on the free list */
     } u;
-    uint32_t index;   /* in the table; fixed at birth */
-    uint32_t forks;   /* os_forks() when it was attached */
-    uint16_t users;   /* calls now inside a system call, or a user's function, on it: the last one out after a close
+    uint32_t index; /* in the table; fixed at birth */
+    uint32_t forks; /* os_forks() when it was attached */
+    uint16_t users; /* calls now inside a system call, or a user's function, on it: the last one out after a close
                          finishes the close */
-    uint16_t flags;   /* enum slot_flag */
-    uint8_t kind;     /* enum os_kind */
+    uint8_t traits; /* enum slot_trait */
+    uint8_t flags;  /* enum slot_flag */
+    uint8_t kind;   /* enum os_kind */
 };
 
 /* A free slot, not yet visible: not locked, users 0, ready in both directions. NULL without memory. */

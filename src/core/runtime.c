@@ -1,7 +1,7 @@
 #include "core/runtime.h"
 #include <string.h>
 
-#define WORKERS_MAX 1024
+#define WORKERS_MAX         1024
 #define STACK_BYTES_DEFAULT ((size_t)64 * 1024)
 /* How long a shutdown goes on looking after its time is up: cancelled tasks whose shields have just ended need to run. */
 #define SHUTDOWN_LAST_LOOK_NS ROUSE_MS(100)
@@ -15,20 +15,31 @@ static int complete_options(rouse_options *full, const rouse_options *given)
 {
     *full = (rouse_options)ROUSE_OPTIONS_INIT;
     if (given) {
-        if (given->size < offsetof(rouse_options, executor) + sizeof(int)) return ROUSE_INVALID;
+        if (given->size < offsetof(rouse_options, executor) + sizeof(int))
+            return ROUSE_INVALID;
         memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
     }
     bool single = full->executor == ROUSE_EXECUTOR_SINGLE;
-    if (full->executor < 0 || full->executor > ROUSE_EXECUTOR_SINGLE) return ROUSE_INVALID;
-    if (full->scheduler < 0 || full->scheduler > ROUSE_SCHEDULER_ROUND_ROBIN) return ROUSE_INVALID;
-    if (single && (full->scheduler != 0 || full->workers > 1 || full->dedicated_poller)) return ROUSE_INVALID;
-    if (full->workers > WORKERS_MAX) return ROUSE_INVALID;
-    if (full->allocator && (!full->allocator->alloc || !full->allocator->free)) return ROUSE_INVALID;
-    if (full->workers == 0) full->workers = single ? 1 : os_processors();
-    if (full->workers > WORKERS_MAX) full->workers = WORKERS_MAX;
-    if (full->reactors > full->workers) return ROUSE_INVALID;
-    if (full->reactors == 0) full->reactors = full->workers;
-    if (full->dedicated_poller) full->reactors = 1;
+    if (full->executor < 0 || full->executor > ROUSE_EXECUTOR_SINGLE)
+        return ROUSE_INVALID;
+    if (full->scheduler < 0 || full->scheduler > ROUSE_SCHEDULER_ROUND_ROBIN)
+        return ROUSE_INVALID;
+    if (single && (full->scheduler != 0 || full->workers > 1 || full->dedicated_poller))
+        return ROUSE_INVALID;
+    if (full->workers > WORKERS_MAX)
+        return ROUSE_INVALID;
+    if (full->allocator && (!full->allocator->alloc || !full->allocator->free))
+        return ROUSE_INVALID;
+    if (full->workers == 0)
+        full->workers = single ? 1 : os_processors();
+    if (full->workers > WORKERS_MAX)
+        full->workers = WORKERS_MAX;
+    if (full->reactors > full->workers)
+        return ROUSE_INVALID;
+    if (full->reactors == 0)
+        full->reactors = full->workers;
+    if (full->dedicated_poller)
+        full->reactors = 1;
     return ROUSE_OK;
 }
 
@@ -39,7 +50,7 @@ struct layout {
 
 static struct layout layout_of(unsigned workers, unsigned reactors)
 {
-    struct layout at = { .runtime = 0 };
+    struct layout at = {.runtime = 0};
     at.workers = size_align(sizeof(struct rouse_runtime), 64);
     at.reactors = size_align(at.workers + workers * size_align(sizeof(struct worker), 64), 64);
     at.threads = size_align(at.reactors + reactors * sizeof(struct reactor), 64);
@@ -55,12 +66,15 @@ static void demolish(struct rouse_runtime *runtime)
     rouse_allocator allocator = runtime->allocator;
     struct layout at = layout_of(runtime->workers_made, runtime->reactors_made);
     for (unsigned i = 0; i < runtime->workers_made; i++) {
-        if (!runtime->worker[i].slab) continue;
+        if (!runtime->worker[i].slab)
+            continue;
         stack_pool_fini(&runtime->worker[i].stacks);
         slab_retire(runtime->worker[i].slab);
     }
-    for (unsigned i = 0; i < runtime->reactors_made; i++) reactor_fini(&runtime->reactor[i], NULL, NULL);
-    if (runtime->spawner.outside) slab_retire(runtime->spawner.outside);
+    for (unsigned i = 0; i < runtime->reactors_made; i++)
+        reactor_fini(&runtime->reactor[i], NULL, NULL);
+    if (runtime->spawner.outside)
+        slab_retire(runtime->spawner.outside);
     stack_store_fini(&runtime->stacks);
     alloc_give(&allocator, runtime, at.bytes, 64);
 }
@@ -74,7 +88,8 @@ static int build_parts(struct rouse_runtime *runtime)
         struct worker *worker = &runtime->worker[i];
         worker_init(worker, runtime, i, &runtime->reactor[i % runtime->reactors]);
         worker->slab = slab_new(&runtime->allocator, &runtime->spawner.scheduler, worker);
-        if (!worker->slab) return ROUSE_NO_MEMORY;
+        if (!worker->slab)
+            return ROUSE_NO_MEMORY;
         stack_pool_init(&worker->stacks, &runtime->stacks);
     }
     return status;
@@ -83,14 +98,17 @@ static int build_parts(struct rouse_runtime *runtime)
 int rouse_runtime_new(rouse_runtime **made, const rouse_options *options)
 {
     rouse_options full;
-    if (!made) return ROUSE_INVALID;
+    if (!made)
+        return ROUSE_INVALID;
     *made = NULL;
     int status = complete_options(&full, options);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     const rouse_allocator *allocator = alloc_choose(full.allocator);
     struct layout at = layout_of(full.workers, full.reactors);
     char *memory = alloc_take(allocator, at.bytes, 64);
-    if (!memory) return ROUSE_NO_MEMORY;
+    if (!memory)
+        return ROUSE_NO_MEMORY;
     memset(memory, 0, at.bytes);
     struct rouse_runtime *runtime = (struct rouse_runtime *)(void *)memory;
     *runtime = (struct rouse_runtime){
@@ -126,10 +144,12 @@ int rouse_runtime_new(rouse_runtime **made, const rouse_options *options)
     }
     if (status == ROUSE_OK && !runtime_is_single(runtime)) {
         status = executor_multi_start(runtime);
-        if (status != ROUSE_OK) executor_multi_stop(runtime);
+        if (status != ROUSE_OK)
+            executor_multi_stop(runtime);
     }
     if (status != ROUSE_OK) {
-        if (runtime->reports_overflow) overflow_report_disable(runtime);
+        if (runtime->reports_overflow)
+            overflow_report_disable(runtime);
         demolish(runtime);
         return status;
     }
@@ -158,7 +178,8 @@ static uint64_t count_alive(struct rouse_runtime *runtime)
 static void cancel_all(struct rouse_runtime *runtime)
 {
     spawner_cancel_all(runtime->spawner.outside);
-    for (unsigned i = 0; i < runtime->workers; i++) spawner_cancel_all(runtime->worker[i].slab);
+    for (unsigned i = 0; i < runtime->workers; i++)
+        spawner_cancel_all(runtime->worker[i].slab);
 }
 
 /* Lets the tasks run to their ends. True once none is left. */
@@ -170,11 +191,16 @@ static bool run_down(struct rouse_runtime *runtime, int64_t deadline_ns)
         uint32_t endings = atomic_u32_load(&spawner->endings, ACQUIRE);
         cancel_all(runtime);
         int64_t now_ns = os_now(), round_ns = now_ns + SHUTDOWN_ROUND_NS;
-        if (count_alive(runtime) == 0) return true;
-        if (now_ns >= deadline_ns) return false;
-        if (round_ns > deadline_ns) round_ns = deadline_ns;
-        if (!single) os_wait_on((const uint32_t *)(const void *)&spawner->endings, endings, round_ns);
-        else executor_single_turn(runtime, round_ns);
+        if (count_alive(runtime) == 0)
+            return true;
+        if (now_ns >= deadline_ns)
+            return false;
+        if (round_ns > deadline_ns)
+            round_ns = deadline_ns;
+        if (!single)
+            os_wait_on((const uint32_t *)(const void *)&spawner->endings, endings, round_ns);
+        else
+            executor_single_turn(runtime, round_ns);
     }
 }
 
@@ -189,7 +215,7 @@ static void report_task(struct slab_cell *slot, void *context)
     struct reporting *to = context;
     /* ACQUIRE pairs with the completing runner. */
     if (!(atomic_size_load(&slot->word, ACQUIRE) & STATE_COMPLETE)) {
-        rouse_leftover leftover = { "task", task_name(cell), cell->site };
+        rouse_leftover leftover = {"task", task_name(cell), cell->site};
         to->report(to->context, &leftover);
     }
     task_release(cell);
@@ -197,43 +223,55 @@ static void report_task(struct slab_cell *slot, void *context)
 
 static void report_tasks(struct rouse_runtime *runtime, struct reporting *to)
 {
-    if (!to->report) return;
+    if (!to->report)
+        return;
     slab_walk(runtime->spawner.outside, task_acquire_live, report_task, to);
-    for (unsigned i = 0; i < runtime->workers; i++) slab_walk(runtime->worker[i].slab, task_acquire_live, report_task, to);
+    for (unsigned i = 0; i < runtime->workers; i++)
+        slab_walk(runtime->worker[i].slab, task_acquire_live, report_task, to);
 }
 
 static void report_stream(struct slot *slot, void *context)
 {
     struct reporting *to = context;
-    rouse_leftover leftover = { "stream", slot->flags & SLOT_LISTENER ? "listener" : "socket", slot->site };
-    if (to->report) to->report(to->context, &leftover);
+    rouse_leftover leftover = {"stream", slot->traits & SLOT_LISTENER ? "listener" : "socket", slot->site};
+    if (to->report)
+        to->report(to->context, &leftover);
 }
 
 /* Foreign threads that are still inside a wake of one of its tasks: a few instructions, so yielding is enough. The
  * addition of nothing is a read-modify-write: who enters the gate after it sees every task complete. */
 static void wait_for_gate(struct slab *slab)
 {
-    while (atomic_size_add(&slab->gate, 0, ACQ_REL) != 0) os_thread_yield();
+    while (atomic_size_add(&slab->gate, 0, ACQ_REL) != 0)
+        os_thread_yield();
 }
 
 static void destroy(struct rouse_runtime *runtime, struct reporting *to)
 {
-    if (!runtime_is_single(runtime)) executor_multi_stop(runtime);
+    if (!runtime_is_single(runtime))
+        executor_multi_stop(runtime);
     wait_for_gate(runtime->spawner.outside);
-    for (unsigned i = 0; i < runtime->workers; i++) wait_for_gate(runtime->worker[i].slab);
-    for (unsigned i = 0; i < runtime->reactors_made; i++) reactor_fini(&runtime->reactor[i], report_stream, to);
-    if (runtime->reports_overflow) overflow_report_disable(runtime);
+    for (unsigned i = 0; i < runtime->workers; i++)
+        wait_for_gate(runtime->worker[i].slab);
+    for (unsigned i = 0; i < runtime->reactors_made; i++)
+        reactor_fini(&runtime->reactor[i], report_stream, to);
+    if (runtime->reports_overflow)
+        overflow_report_disable(runtime);
     demolish(runtime);
 }
 
 int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_report_function *report, void *context)
 {
-    struct reporting to = { report, context };
+    struct reporting to = {report, context};
     uint32_t idle = 0;
-    if (!runtime) return ROUSE_INVALID;
-    if (runtime->spawner.process != os_process()) return ROUSE_FORKED;
-    if (os_current() && runtime_worker(runtime)) return ROUSE_BUSY;
-    if (!atomic_u32_cas(&runtime->ending, &idle, 1, ACQ_REL, RELAXED)) return ROUSE_BUSY;
+    if (!runtime)
+        return ROUSE_INVALID;
+    if (runtime->spawner.process != os_process())
+        return ROUSE_FORKED;
+    if (os_current() && runtime_worker(runtime))
+        return ROUSE_BUSY;
+    if (!atomic_u32_cas(&runtime->ending, &idle, 1, ACQ_REL, RELAXED))
+        return ROUSE_BUSY;
     bool single = runtime_is_single(runtime);
     if (single && !executor_single_try_seat(runtime)) {
         atomic_u32_store(&runtime->ending, 0, RELEASE);
@@ -243,7 +281,8 @@ int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_rep
     atomic_i64_store(&runtime->spawner.scheduler.limit_ns, limit_ns, RELAXED); /* read after the wakes that follow */
     spawner_close(&runtime->spawner);
     bool empty = run_down(runtime, limit_ns) || run_down(runtime, rouse_after(SHUTDOWN_LAST_LOOK_NS));
-    if (single) executor_single_leave_seat(runtime);
+    if (single)
+        executor_single_leave_seat(runtime);
     if (!empty) {
         report_tasks(runtime, &to);
         atomic_u32_store(&runtime->ending, 0, RELEASE);
@@ -257,9 +296,11 @@ int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_rep
  * the sets; everything else is left to the end of the process, for the parent's locks may have been held. */
 void rouse_runtime_abandon(rouse_runtime *runtime)
 {
-    if (!runtime || runtime->spawner.process == os_process()) return;
+    if (!runtime || runtime->spawner.process == os_process())
+        return;
     for (unsigned i = 0; i < runtime->reactors; i++) {
-        if (runtime->reactor[i].backend) backend_close(runtime->reactor[i].backend);
+        if (runtime->reactor[i].backend)
+            backend_close(runtime->reactor[i].backend);
         runtime->reactor[i].backend = NULL;
     }
 }
@@ -280,7 +321,8 @@ rouse_runtime *rouse_runtime_current(void)
 rouse_runtime *rouse_runtime_default(void)
 {
     rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
-    if (runtime) return runtime;
+    if (runtime)
+        return runtime;
     lock_acquire(&the_default.lock);
     runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
     if (!runtime && rouse_runtime_new(&runtime, NULL) == ROUSE_OK)
@@ -295,9 +337,12 @@ int rouse_default_shutdown(int64_t timeout_ns)
     lock_acquire(&the_default.lock);
     rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
     if (runtime) {
-        if (runtime->spawner.process == os_process()) status = rouse_runtime_shutdown(runtime, timeout_ns, NULL, NULL);
-        else rouse_runtime_abandon(runtime);
-        if (status == ROUSE_OK) atomic_ptr_store(&the_default.runtime, NULL, RELEASE);
+        if (runtime->spawner.process == os_process())
+            status = rouse_runtime_shutdown(runtime, timeout_ns, NULL, NULL);
+        else
+            rouse_runtime_abandon(runtime);
+        if (status == ROUSE_OK)
+            atomic_ptr_store(&the_default.runtime, NULL, RELEASE);
     }
     lock_release(&the_default.lock);
     return status;
@@ -305,7 +350,8 @@ int rouse_default_shutdown(int64_t timeout_ns)
 
 struct rouse_runtime *runtime_choose(rouse_runtime *runtime)
 {
-    if (runtime) return runtime;
+    if (runtime)
+        return runtime;
     runtime = rouse_runtime_current();
     return runtime ? runtime : rouse_runtime_default();
 }
@@ -313,7 +359,8 @@ struct rouse_runtime *runtime_choose(rouse_runtime *runtime)
 struct reactor *local_reactor(void)
 {
     struct local *local = local_current();
-    if (local) return local->reactor;
+    if (local)
+        return local->reactor;
     rouse_runtime *runtime = rouse_runtime_default();
     return runtime ? &runtime->reactor[0] : NULL;
 }
@@ -322,10 +369,14 @@ struct reactor *local_reactor(void)
 
 int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns)
 {
-    if (!runtime || !runtime_is_single(runtime)) return ROUSE_INVALID;
-    if (runtime->spawner.process != os_process()) return ROUSE_FORKED;
-    if (os_current()) return ROUSE_IN_POLL;
-    if (!executor_single_try_seat(runtime)) return ROUSE_BUSY;
+    if (!runtime || !runtime_is_single(runtime))
+        return ROUSE_INVALID;
+    if (runtime->spawner.process != os_process())
+        return ROUSE_FORKED;
+    if (os_current())
+        return ROUSE_IN_POLL;
+    if (!executor_single_try_seat(runtime))
+        return ROUSE_BUSY;
     size_t polls = executor_single_turn(runtime, deadline_ns);
     executor_single_leave_seat(runtime);
     return (int)polls;
@@ -333,13 +384,15 @@ int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns)
 
 int rouse_runtime_descriptor(rouse_runtime *runtime, intptr_t *descriptor)
 {
-    if (!runtime || !descriptor || !runtime_is_single(runtime)) return ROUSE_INVALID;
+    if (!runtime || !descriptor || !runtime_is_single(runtime))
+        return ROUSE_INVALID;
     return backend_handle(runtime->reactor[0].backend, descriptor);
 }
 
 int64_t rouse_runtime_deadline(rouse_runtime *runtime)
 {
-    if (!runtime || !runtime_is_single(runtime)) return ROUSE_NEVER;
+    if (!runtime || !runtime_is_single(runtime))
+        return ROUSE_NEVER;
     return worker_has_work(&runtime->worker[0]) ? 0 : reactor_next_timer(&runtime->reactor[0]);
 }
 
@@ -347,7 +400,8 @@ int64_t rouse_runtime_deadline(rouse_runtime *runtime)
 
 int rouse_runtime_stats(rouse_runtime *runtime, rouse_runtime_info *info, rouse_worker_stats *workers, size_t count)
 {
-    if (!runtime || !info || info->size < sizeof *info) return ROUSE_INVALID;
+    if (!runtime || !info || info->size < sizeof *info)
+        return ROUSE_INVALID;
     info->workers = runtime->workers;
     info->reactors = runtime->reactors;
     info->tasks = (size_t)count_alive(runtime);

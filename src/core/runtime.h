@@ -11,29 +11,29 @@ struct thread_waiter;
 struct rouse_runtime {
     struct spawner spawner; /* first: the scheduler of every task */
     rouse_allocator allocator;
-    int executor;              /* enum rouse_executor */
-    int scheduler;             /* enum rouse_scheduler */
-    unsigned workers;          /* that work; one in the single-threaded executor */
-    unsigned reactors;         /* that are used */
-    unsigned workers_made;     /* memory was laid out for so many; more than work if threads were refused */
-    unsigned reactors_made;    /* likewise */
-    unsigned threads;          /* that were started */
-    bool dedicated_poller;     /* reactor 0 is waited in by a thread of its own, and by nobody else */
-    bool unguarded_stacks;     /* fibers may do without guard */
-    bool reports_overflow;     /* the fault hook is installed on behalf of this runtime */
-    struct worker *worker;     /* all of them */
-    struct reactor *reactor;   /* all of them */
-    os_thread *thread;         /* one a worker */
-    os_thread poller;          /* of the dedicated poller */
-    struct stack_store stacks; /* of all fibers */
-    struct inject inject;      /* tasks for whoever comes first */
-    struct idle idle;          /* sleepers and searchers */
-    atomic_u32 started;        /* 1: the number of threads is settled, they may begin */
-    atomic_u32 stopping;       /* 1: threads end as soon as they notice */
-    atomic_u32 next_worker;    /* round robin: whose turn it is, for threads that are no workers */
-    atomic_u32 ending;         /* 1: a shutdown is in progress */
-    struct lock seat;          /* single-threaded: the right to drive; only tried */
-    struct lock seat_lock;     /* of the list */
+    int executor;                  /* enum rouse_executor */
+    int scheduler;                 /* enum rouse_scheduler */
+    unsigned workers;              /* that work; one in the single-threaded executor */
+    unsigned reactors;             /* that are used */
+    unsigned workers_made;         /* memory was laid out for so many; more than work if threads were refused */
+    unsigned reactors_made;        /* likewise */
+    unsigned threads;              /* that were started */
+    bool dedicated_poller;         /* reactor 0 is waited in by a thread of its own, and by nobody else */
+    bool unguarded_stacks;         /* fibers may do without guard */
+    bool reports_overflow;         /* the fault hook is installed on behalf of this runtime */
+    struct worker *worker;         /* all of them */
+    struct reactor *reactor;       /* all of them */
+    os_thread *thread;             /* one a worker */
+    os_thread poller;              /* of the dedicated poller */
+    struct stack_store stacks;     /* of all fibers */
+    struct inject inject;          /* tasks for whoever comes first */
+    struct idle idle;              /* sleepers and searchers */
+    atomic_u32 started;            /* 1: the number of threads is settled, they may begin */
+    atomic_u32 stopping;           /* 1: threads end as soon as they notice */
+    atomic_u32 next_worker;        /* round robin: whose turn it is, for threads that are no workers */
+    atomic_u32 ending;             /* 1: a shutdown is in progress */
+    struct lock seat;              /* single-threaded: the right to drive; only tried */
+    struct lock seat_lock;         /* of the list */
     struct list_node seat_waiters; /* threads that want to drive: struct thread_waiter */
 };
 
@@ -67,8 +67,8 @@ int overflow_report_enable(struct rouse_runtime *runtime);
 void overflow_report_disable(struct rouse_runtime *runtime);
 
 /* placement.c: which worker a task goes to. */
-void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell); /* a new task */
-void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell); /* woken */
+void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell);     /* a new task */
+void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell);   /* woken */
 void placement_resubmit(struct task_scheduler *scheduler, struct task_cell *cell); /* woken while it ran */
 void placement_completed(struct task_scheduler *scheduler, struct task_cell *cell);
 

@@ -2,7 +2,7 @@
 
 void scope_init(struct scope *scope, struct surroundings *owner)
 {
-    *scope = (struct scope){ .owner = owner, .parent = owner->scope };
+    *scope = (struct scope){.owner = owner, .parent = owner->scope};
     list_init(&scope->list);
     list_init(&scope->closers);
     atomic_i64_init(&scope->limit_ns, ROUSE_NEVER);
@@ -25,11 +25,13 @@ int scope_add(struct scope *scope, struct origin *child)
 static void take_off(struct origin *child, int value)
 {
     struct scope *scope = child->scope;
-    struct wait_batch batch = { .count = 0 };
+    struct wait_batch batch = {.count = 0};
     lock_acquire(&scope->lock);
     list_remove(&child->sibling);
-    if (value < 0 && scope->first_error == ROUSE_OK) scope->first_error = value;
-    if (--scope->children == 0) wait_fire_first(&scope->closers, &batch);
+    if (value < 0 && scope->first_error == ROUSE_OK)
+        scope->first_error = value;
+    if (--scope->children == 0)
+        wait_fire_first(&scope->closers, &batch);
     lock_release(&scope->lock);
     wait_batch_wake(&batch);
 }
@@ -50,7 +52,8 @@ void scope_cancel(struct scope *scope, int64_t limit_ns)
 {
     lock_acquire(&scope->lock);
     scope->cancelled = true;
-    if (limit_ns < scope_limit(scope)) atomic_i64_store(&scope->limit_ns, limit_ns, RELAXED);
+    if (limit_ns < scope_limit(scope))
+        atomic_i64_store(&scope->limit_ns, limit_ns, RELAXED);
     for (size_t left = scope->children; left && scope->children; left--) {
         struct list_node *node = list_pop_front(&scope->list);
         list_push_back(&scope->list, node);
@@ -69,22 +72,25 @@ void scope_cancel(struct scope *scope, int64_t limit_ns)
 
 ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker)
 {
-    rouse_waker kept = rouse_waker_clone(waker), old = { NULL, NULL };
+    rouse_waker kept = rouse_waker_clone(waker), old = {NULL, NULL};
     ptrdiff_t answer = ROUSE_PENDING;
     lock_acquire(&scope->lock);
-    if (wait_is_waiting(&scope->closer)) old = wait_remove(&scope->closer);
+    if (wait_is_waiting(&scope->closer))
+        old = wait_remove(&scope->closer);
     wait_forget(&scope->closer);
     if (scope->children == 0) {
         answer = ROUSE_OK;
     } else if (kept.table) {
         wait_add(&scope->closers, &scope->closer, kept);
-        kept = (rouse_waker){ NULL, NULL };
+        kept = (rouse_waker){NULL, NULL};
     }
     lock_release(&scope->lock);
     rouse_waker_drop(&old);
     /* A waker that could not be counted cannot wait; looking again is all that is left. */
-    if (answer == ROUSE_PENDING && !kept.table) return answer;
-    if (answer == ROUSE_PENDING) rouse_waker_wake_by_ref(waker);
+    if (answer == ROUSE_PENDING && !kept.table)
+        return answer;
+    if (answer == ROUSE_PENDING)
+        rouse_waker_wake_by_ref(waker);
     rouse_waker_drop(&kept);
     return answer;
 }

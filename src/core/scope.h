@@ -20,7 +20,10 @@ struct scope {
 };
 _Static_assert(sizeof(struct scope) <= sizeof(rouse_scope), "fits the public struct");
 
-static inline int64_t scope_limit(const struct scope *scope) { return atomic_i64_load(&scope->limit_ns, RELAXED); }
+static inline int64_t scope_limit(const struct scope *scope)
+{
+    return atomic_i64_load(&scope->limit_ns, RELAXED);
+}
 
 void scope_init(struct scope *scope, struct surroundings *owner);
 

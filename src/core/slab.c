@@ -5,8 +5,9 @@
 struct slab *slab_new(const rouse_allocator *allocator, void *scheduler, void *owner)
 {
     struct slab *slab = alloc_take(allocator, sizeof *slab, 64);
-    if (!slab) return NULL;
-    *slab = (struct slab){ .allocator = *allocator, .scheduler = scheduler, .owner = owner, .next_chunks = 1 };
+    if (!slab)
+        return NULL;
+    *slab = (struct slab){.allocator = *allocator, .scheduler = scheduler, .owner = owner, .next_chunks = 1};
     atomic_ptr_init(&slab->returned, NULL);
     atomic_ptr_init(&slab->chunks, NULL);
     atomic_size_init(&slab->debt, SLAB_BIAS);
@@ -25,13 +26,15 @@ static bool grow(struct slab *slab, size_t class)
         count = 1, bytes = SLAB_CHUNK_BYTES;
         block = alloc_take(&slab->allocator, bytes, SLAB_CHUNK_BYTES);
     }
-    if (!block) return false;
-    if (slab->next_chunks < 16) slab->next_chunks *= 2;
+    if (!block)
+        return false;
+    if (slab->next_chunks < 16)
+        slab->next_chunks *= 2;
     size_t cell_bytes = (class + 1) * SLAB_CLASS_BYTES, cells = (SLAB_CHUNK_BYTES - CHUNK_HEADER) / cell_bytes;
     struct queue_link **tail = &slab->free[class];
     for (size_t i = 0; i < count; i++) {
         struct slab_chunk *chunk = (struct slab_chunk *)(void *)(block + i * SLAB_CHUNK_BYTES);
-        *chunk = (struct slab_chunk){ .slab = slab, .cell_bytes = cell_bytes, .cells = cells, .bytes = i ? 0 : bytes };
+        *chunk = (struct slab_chunk){.slab = slab, .cell_bytes = cell_bytes, .cells = cells, .bytes = i ? 0 : bytes};
         for (size_t k = 0; k < cells; k++) {
             struct slab_cell *cell = (struct slab_cell *)(void *)((char *)chunk + CHUNK_HEADER + k * cell_bytes);
             atomic_size_init(&cell->word, 0);
@@ -40,7 +43,8 @@ static bool grow(struct slab *slab, size_t class)
         }
         *tail = NULL;
         chunk->next = atomic_ptr_load(&slab->chunks, RELAXED);
-        atomic_ptr_store(&slab->chunks, chunk, RELEASE); /* pairs with ACQUIRE in slab_walk: the cells are initialised */
+        atomic_ptr_store(&slab->chunks, chunk,
+                         RELEASE); /* pairs with ACQUIRE in slab_walk: the cells are initialised */
     }
     return true;
 }
@@ -60,8 +64,10 @@ static void collect(struct slab *slab)
 
 static struct slab_cell *take_small(struct slab *slab, size_t class)
 {
-    if (!slab->free[class] && atomic_ptr_load(&slab->returned, RELAXED)) collect(slab);
-    if (!slab->free[class] && !grow(slab, class)) return NULL;
+    if (!slab->free[class] && atomic_ptr_load(&slab->returned, RELAXED))
+        collect(slab);
+    if (!slab->free[class] && !grow(slab, class))
+        return NULL;
     struct queue_link *link = slab->free[class];
     slab->free[class] = link->next;
     slab->live++;
@@ -71,10 +77,12 @@ static struct slab_cell *take_small(struct slab *slab, size_t class)
 static struct slab_cell *take_large(struct slab *slab, size_t bytes, size_t alignment)
 {
     size_t header = size_align(sizeof(struct slab_chunk), alignment), total;
-    if (!size_add(bytes, header, &total)) return NULL;
+    if (!size_add(bytes, header, &total))
+        return NULL;
     struct slab_chunk *chunk = alloc_take(&slab->allocator, total, SLAB_CHUNK_BYTES);
-    if (!chunk) return NULL;
-    *chunk = (struct slab_chunk){ .slab = slab, .cell_bytes = header, .cells = 1, .bytes = total };
+    if (!chunk)
+        return NULL;
+    *chunk = (struct slab_chunk){.slab = slab, .cell_bytes = header, .cells = 1, .bytes = total};
     struct slab_cell *cell = (struct slab_cell *)(void *)((char *)chunk + header);
     atomic_size_init(&cell->word, 0);
     list_push_back(&slab->large, &chunk->large);
@@ -87,11 +95,16 @@ struct slab_cell *slab_take(struct slab *slab, size_t bytes, size_t alignment, b
     struct slab_cell *cell;
     *large = alignment > SLAB_CLASS_BYTES || bytes > SLAB_CLASSES * SLAB_CLASS_BYTES;
     bool locked = !slab->owner || *large;
-    if (alignment < SLAB_CLASS_BYTES) alignment = SLAB_CLASS_BYTES;
-    if (locked) lock_acquire(&slab->lock);
-    if (*large) cell = take_large(slab, bytes, alignment);
-    else cell = take_small(slab, (bytes + SLAB_CLASS_BYTES - 1) / SLAB_CLASS_BYTES - 1);
-    if (locked) lock_release(&slab->lock);
+    if (alignment < SLAB_CLASS_BYTES)
+        alignment = SLAB_CLASS_BYTES;
+    if (locked)
+        lock_acquire(&slab->lock);
+    if (*large)
+        cell = take_large(slab, bytes, alignment);
+    else
+        cell = take_small(slab, (bytes + SLAB_CLASS_BYTES - 1) / SLAB_CLASS_BYTES - 1);
+    if (locked)
+        lock_release(&slab->lock);
     return cell;
 }
 
@@ -100,7 +113,8 @@ static void destroy(struct slab *slab)
     struct slab_chunk *chunk = atomic_ptr_load(&slab->chunks, RELAXED), *blocks = NULL;
     while (chunk) { /* headers of a block's other chunks go with the block: find the blocks first */
         struct slab_chunk *next = chunk->next;
-        if (chunk->bytes) chunk->next = blocks, blocks = chunk;
+        if (chunk->bytes)
+            chunk->next = blocks, blocks = chunk;
         chunk = next;
     }
     rouse_allocator allocator = slab->allocator;
@@ -129,11 +143,14 @@ void slab_give(struct slab_cell *cell, bool large)
         slab->free[class] = &cell->link;
     } else {
         void *top = atomic_ptr_load(&slab->returned, RELAXED);
-        do cell->link.next = top;
+        do
+            cell->link.next = top;
         while (!atomic_ptr_cas_weak(&slab->returned, &top, &cell->link, RELEASE, RELAXED)); /* with collect */
     }
-    if (local) slab->live--;
-    else if (atomic_size_sub(&slab->debt, 1, ACQ_REL) == 1) destroy(slab); /* with the other subtractions */
+    if (local)
+        slab->live--;
+    else if (atomic_size_sub(&slab->debt, 1, ACQ_REL) == 1)
+        destroy(slab); /* with the other subtractions */
 }
 
 void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
@@ -143,12 +160,14 @@ void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
     for (; chunk; chunk = chunk->next)
         for (size_t k = 0; k < chunk->cells; k++) {
             struct slab_cell *cell = (struct slab_cell *)(void *)((char *)chunk + CHUNK_HEADER + k * chunk->cell_bytes);
-            if (hold(cell)) visit(cell, context);
+            if (hold(cell))
+                visit(cell, context);
         }
     /* Large cells are really freed: each is held under the lock and the list turned round once. */
     lock_acquire(&slab->lock);
     size_t count = 0;
-    for (struct list_node *node = slab->large.next; node != &slab->large; node = node->next) count++;
+    for (struct list_node *node = slab->large.next; node != &slab->large; node = node->next)
+        count++;
     for (; count && !list_is_empty(&slab->large); count--) {
         struct list_node *node = list_pop_front(&slab->large);
         list_push_back(&slab->large, node);
@@ -156,7 +175,8 @@ void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
         struct slab_cell *cell = (struct slab_cell *)(void *)((char *)chunk + chunk->cell_bytes);
         bool held = hold(cell);
         lock_release(&slab->lock);
-        if (held) visit(cell, context);
+        if (held)
+            visit(cell, context);
         lock_acquire(&slab->lock);
     }
     lock_release(&slab->lock);
@@ -168,5 +188,6 @@ void slab_retire(struct slab *slab)
     slab->owner = NULL;
     /* What is left of the bias is cells that others hold. ACQ_REL: whoever reaches zero sees everything before. */
     size_t drop = SLAB_BIAS - live;
-    if (atomic_size_sub(&slab->debt, drop, ACQ_REL) == drop) destroy(slab);
+    if (atomic_size_sub(&slab->debt, drop, ACQ_REL) == drop)
+        destroy(slab);
 }

@@ -19,21 +19,21 @@
 
 #define SLAB_CHUNK_BYTES ((size_t)65536) /* also the alignment of chunks */
 #define SLAB_CLASS_BYTES ((size_t)64)    /* cells are multiples of this */
-#define SLAB_CLASSES 32                  /* cells up to 2 KiB come from chunks, larger ones get a chunk alone */
+#define SLAB_CLASSES     32              /* cells up to 2 KiB come from chunks, larger ones get a chunk alone */
 
 /* First bytes of every cell, whatever it holds. A freed cell keeps its word at zero references. */
 struct slab_cell {
-    atomic_size word;        /* the task word; the count in it tells whether the cell is live */
-    struct queue_link link;  /* free list, or the user's while live */
+    atomic_size word;       /* the task word; the count in it tells whether the cell is live */
+    struct queue_link link; /* free list, or the user's while live */
 };
 
 struct slab_chunk {
-    struct slab *slab;         /* whose cells these are */
-    struct slab_chunk *next;   /* chunks of the same slab */
-    struct list_node large;    /* a lone cell's chunk on the slab's list of them */
-    size_t cell_bytes;         /* distance of cells */
-    size_t cells;              /* how many */
-    size_t bytes;              /* of the allocation; 0: part of the block of another chunk */
+    struct slab *slab;       /* whose cells these are */
+    struct slab_chunk *next; /* chunks of the same slab */
+    struct list_node large;  /* a lone cell's chunk on the slab's list of them */
+    size_t cell_bytes;       /* distance of cells */
+    size_t cells;            /* how many */
+    size_t bytes;            /* of the allocation; 0: part of the block of another chunk */
 };
 
 struct slab {
@@ -42,13 +42,13 @@ struct slab {
     void *owner;               /* os_current() of the thread that may use the free lists; NULL: under the lock */
     struct lock lock;          /* for slabs without owner: everything; for all: the list of large cells */
     struct queue_link *free[SLAB_CLASSES]; /* owner: free cells by size */
-    atomic_ptr returned;       /* cells freed by others; pushed with RELEASE, taken whole with ACQUIRE */
-    atomic_ptr chunks;         /* all chunks; grows only, so that it can be walked at any time */
-    struct list_node large;    /* chunks of large cells, under the lock */
-    size_t live;               /* owner: cells given out less cells freed by the owner */
-    atomic_size debt;          /* SLAB_BIAS while the runtime lives, less cells freed by others; 0: nothing refers to it */
-    atomic_size gate;          /* foreign threads now inside a wake of one of these cells */
-    size_t next_chunks;        /* chunks in the next block */
+    atomic_ptr returned;                   /* cells freed by others; pushed with RELEASE, taken whole with ACQUIRE */
+    atomic_ptr chunks;                     /* all chunks; grows only, so that it can be walked at any time */
+    struct list_node large;                /* chunks of large cells, under the lock */
+    size_t live;                           /* owner: cells given out less cells freed by the owner */
+    atomic_size debt;   /* SLAB_BIAS while the runtime lives, less cells freed by others; 0: nothing refers to it */
+    atomic_size gate;   /* foreign threads now inside a wake of one of these cells */
+    size_t next_chunks; /* chunks in the next block */
 };
 
 #define SLAB_BIAS ((size_t)1 << (sizeof(size_t) * 8 - 2))

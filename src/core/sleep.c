@@ -26,17 +26,18 @@ static int sleep_cancel(rouse_op *op)
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type sleep_type = { "sleep", sleep_poll, sleep_cancel, NULL };
+static const struct op_type sleep_type = {"sleep", sleep_poll, sleep_cancel, NULL};
 
 void rouse_sleep_init(rouse_op *op, int64_t deadline_ns)
 {
-    *(struct sleep_op *)(void *)op = (struct sleep_op){ { &sleep_type }, { .node = { .deadline_ns = deadline_ns } } };
+    *(struct sleep_op *)(void *)op = (struct sleep_op){{&sleep_type}, {.node = {.deadline_ns = deadline_ns}}};
 }
 
 int rouse_sleep_until(int64_t deadline_ns)
 {
     rouse_op op;
-    if (deadline_ns <= os_now()) return rouse_yield();
+    if (deadline_ns <= os_now())
+        return rouse_yield();
     rouse_sleep_init(&op, deadline_ns);
     return op_await_status(&op);
 }
@@ -60,14 +61,17 @@ static int64_t advance(rouse_interval *interval, int64_t now_ns)
     int64_t late_ns = now_ns - interval->next_ns, periods;
     switch (interval->missed) {
     case ROUSE_MISSED_DELAY: /* an ordinary lateness below a period keeps the schedule, or it would drift */
-        if (late_ns < interval->period_ns) break;
+        if (late_ns < interval->period_ns)
+            break;
         interval->next_ns = rouse_after(interval->period_ns);
         return 0;
     case ROUSE_MISSED_SKIP:
         periods = late_ns / interval->period_ns;
         interval->next_ns += periods * interval->period_ns; /* not after now: no overflow */
         break;
-    default: periods = 0; break;
+    default:
+        periods = 0;
+        break;
     }
     int64_t skipped = interval->missed == ROUSE_MISSED_SKIP ? periods : 0;
     bool overflows = interval->next_ns > ROUSE_NEVER - interval->period_ns;
@@ -79,17 +83,19 @@ static ptrdiff_t tick_poll(rouse_op *op, rouse_context *context)
 {
     struct tick_op *tick = (struct tick_op *)(void *)op;
     ptrdiff_t status = sleep_poll(op, context);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     int64_t skipped = advance(tick->interval, os_now());
     return skipped > INT_MAX ? INT_MAX : (ptrdiff_t)skipped;
 }
 
-static const struct op_type tick_type = { "interval", tick_poll, sleep_cancel, NULL };
+static const struct op_type tick_type = {"interval", tick_poll, sleep_cancel, NULL};
 
 int rouse_interval_init(rouse_interval *interval, int64_t first_ns, int64_t period_ns, int missed)
 {
-    if (!interval || period_ns < 1 || missed < ROUSE_MISSED_BURST || missed > ROUSE_MISSED_SKIP) return ROUSE_INVALID;
-    *interval = (rouse_interval){ first_ns, period_ns, missed };
+    if (!interval || period_ns < 1 || missed < ROUSE_MISSED_BURST || missed > ROUSE_MISSED_SKIP)
+        return ROUSE_INVALID;
+    *interval = (rouse_interval){first_ns, period_ns, missed};
     return ROUSE_OK;
 }
 
@@ -104,7 +110,8 @@ void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval)
 int rouse_interval_tick(rouse_interval *interval)
 {
     rouse_op op;
-    if (!interval || interval->period_ns < 1) return ROUSE_INVALID;
+    if (!interval || interval->period_ns < 1)
+        return ROUSE_INVALID;
     rouse_interval_tick_init(&op, interval);
     return op_await_status(&op);
 }
@@ -119,7 +126,8 @@ struct yield_op {
 static ptrdiff_t yield_poll(rouse_op *op, rouse_context *context)
 {
     struct yield_op *yield = (struct yield_op *)(void *)op;
-    if (yield->yielded) return ROUSE_OK;
+    if (yield->yielded)
+        return ROUSE_OK;
     yield->yielded = true;
     rouse_waker_wake_by_ref(&context->waker);
     return ROUSE_PENDING;
@@ -131,11 +139,11 @@ static int yield_cancel(rouse_op *op)
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type yield_type = { "yield", yield_poll, yield_cancel, NULL };
+static const struct op_type yield_type = {"yield", yield_poll, yield_cancel, NULL};
 
 int rouse_yield(void)
 {
     rouse_op op;
-    *(struct yield_op *)(void *)&op = (struct yield_op){ { &yield_type }, false };
+    *(struct yield_op *)(void *)&op = (struct yield_op){{&yield_type}, false};
     return op_await_status(&op);
 }

@@ -28,13 +28,15 @@ static bool is_closed(struct spawner *spawner)
 static bool count_spawn(struct spawner *spawner, struct spawn_counts *counts)
 {
     if (counts) {
-        if (is_closed(spawner)) return false;
+        if (is_closed(spawner))
+            return false;
         count(&counts->spawned);
         return true;
     }
     lock_acquire(&spawner->outside_lock);
     bool open = !is_closed(spawner);
-    if (open) count(&spawner->outside_counts.spawned);
+    if (open)
+        count(&spawner->outside_counts.spawned);
     lock_release(&spawner->outside_lock);
     return open;
 }
@@ -60,14 +62,21 @@ int spawner_make(struct spawner *spawner, struct slab *slab, struct spawn_counts
 {
     size_t bytes, alignment, flags = 0;
     bool large, with_origin = request->scope || request->deadline_ns != ROUSE_NEVER;
-    if (spawner->process != os_process()) return ROUSE_FORKED;
+    if (spawner->process != os_process())
+        return ROUSE_FORKED;
     int status = task_measure(request->type, with_origin, &bytes, &alignment);
-    if (status != ROUSE_OK) return status;
-    if (!size_add(bytes, request->extra_bytes, &bytes) || bytes > SIZE_MAX / 4) return ROUSE_TOO_LARGE;
-    struct task_cell *cell = (struct task_cell *)(void *)slab_take(slab ? slab : spawner->outside, bytes, alignment, &large);
-    if (!cell) return ROUSE_NO_MEMORY;
-    if (large) flags |= STATE_LARGE;
-    if (with_origin) flags |= STATE_SURROUNDED;
+    if (status != ROUSE_OK)
+        return status;
+    if (!size_add(bytes, request->extra_bytes, &bytes) || bytes > SIZE_MAX / 4)
+        return ROUSE_TOO_LARGE;
+    struct task_cell *cell =
+        (struct task_cell *)(void *)slab_take(slab ? slab : spawner->outside, bytes, alignment, &large);
+    if (!cell)
+        return ROUSE_NO_MEMORY;
+    if (large)
+        flags |= STATE_LARGE;
+    if (with_origin)
+        flags |= STATE_SURROUNDED;
     if (!count_spawn(spawner, counts)) {
         slab_give(&cell->slot, large);
         return ROUSE_SHUTTING_DOWN;
@@ -83,7 +92,8 @@ int spawner_make(struct spawner *spawner, struct slab *slab, struct spawn_counts
         size_t word = atomic_size_load(&cell->slot.word, RELAXED), references = request->joinable ? 3 : 2;
         while (!atomic_size_cas_weak(&cell->slot.word, &word, (word | STATE_COMPLETE) - references * STATE_REFERENCE,
                                      ACQ_REL, RELAXED)) {}
-        if (STATE_COUNT(word) == references) slab_give(&cell->slot, large);
+        if (STATE_COUNT(word) == references)
+            slab_give(&cell->slot, large);
         spawner_count_completion(spawner, counts);
         return status;
     }

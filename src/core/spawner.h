@@ -11,25 +11,25 @@ struct spawn_counts {
 };
 
 struct spawner {
-    struct task_scheduler scheduler;   /* what the tasks know; first */
-    const rouse_allocator *allocator;  /* of the runtime */
-    struct slab *outside;              /* cells of tasks spawned by threads that are no workers */
-    struct lock outside_lock;          /* closed together with the counts of outside */
+    struct task_scheduler scheduler;  /* what the tasks know; first */
+    const rouse_allocator *allocator; /* of the runtime */
+    struct slab *outside;             /* cells of tasks spawned by threads that are no workers */
+    struct lock outside_lock;         /* closed together with the counts of outside */
     struct spawn_counts outside_counts;
-    atomic_u32 closed;                 /* 1: nothing is spawned any more; never taken back */
-    atomic_u32 endings;                /* advances with each completion once closed: what shutdown sleeps on */
-    uint32_t process;                  /* os_process() of the maker */
+    atomic_u32 closed;  /* 1: nothing is spawned any more; never taken back */
+    atomic_u32 endings; /* advances with each completion once closed: what shutdown sleeps on */
+    uint32_t process;   /* os_process() of the maker */
 };
 
 /* What a new task gets besides its type and state. */
 struct spawn_request {
     const rouse_task_type *type;
-    const void *state;       /* copied; NULL: zeroed */
-    size_t extra_bytes;      /* behind the state, for types with hooks */
-    struct scope *scope;     /* that takes the task as its child; NULL: none */
-    int64_t deadline_ns;     /* inherited by value; ROUSE_NEVER: none */
-    const char *site;        /* for reports */
-    bool joinable;           /* a handle will be made */
+    const void *state;   /* copied; NULL: zeroed */
+    size_t extra_bytes;  /* behind the state, for types with hooks */
+    struct scope *scope; /* that takes the task as its child; NULL: none */
+    int64_t deadline_ns; /* inherited by value; ROUSE_NEVER: none */
+    const char *site;    /* for reports */
+    bool joinable;       /* a handle will be made */
 };
 
 int spawner_init(struct spawner *spawner, const rouse_allocator *allocator);

@@ -16,19 +16,19 @@
 #include <stdint.h>
 
 enum state_flag {
-    STATE_RUNNING = 1,    /* one worker is inside the poll function; excludes every other worker */
-    STATE_NOTIFIED = 2,   /* a queue entry exists, or the runner will make one when it stops; excludes a second entry */
-    STATE_COMPLETE = 4,   /* state dropped, value stored; excludes polls, wakes and cancelling for ever */
-    STATE_CANCELLED = 8,  /* the task was asked to end; a level, never taken back */
-    STATE_JOINABLE = 16,  /* a join handle exists: the handle, not the runner, disposes of the result */
-    STATE_JOINER = 32,    /* the cell's joiner waker belongs to the completing runner; clear: to the join handle */
-    STATE_PINNED = 64,    /* the task may run on its home worker only */
-    STATE_LARGE = 128,    /* the cell is an allocation of its own, not part of a slab; fixed at birth */
+    STATE_RUNNING = 1,   /* one worker is inside the poll function; excludes every other worker */
+    STATE_NOTIFIED = 2,  /* a queue entry exists, or the runner will make one when it stops; excludes a second entry */
+    STATE_COMPLETE = 4,  /* state dropped, value stored; excludes polls, wakes and cancelling for ever */
+    STATE_CANCELLED = 8, /* the task was asked to end; a level, never taken back */
+    STATE_JOINABLE = 16, /* a join handle exists: the handle, not the runner, disposes of the result */
+    STATE_JOINER = 32,   /* the cell's joiner waker belongs to the completing runner; clear: to the join handle */
+    STATE_PINNED = 64,   /* the task may run on its home worker only */
+    STATE_LARGE = 128,   /* the cell is an allocation of its own, not part of a slab; fixed at birth */
     STATE_SURROUNDED = 256, /* a struct origin (deadline, scope) follows the cell; fixed at birth */
     STATE_VALUELESS = 512   /* COMPLETE without a result: it was cancelled, there is nothing to drop or to hand over */
 };
 
-#define STATE_REFERENCE ((size_t)1024)
+#define STATE_REFERENCE   ((size_t)1024)
 #define STATE_COUNT(word) ((word) / STATE_REFERENCE)
 /* Half of what fits: a count above is refused, so that even threads that count at once never wrap it to zero. */
 #define STATE_COUNT_MAX (SIZE_MAX / STATE_REFERENCE / 2)
@@ -46,7 +46,7 @@ struct state_step {
 
 static inline struct state_step state_step(size_t next, enum state_action action)
 {
-    struct state_step step = { next, action };
+    struct state_step step = {next, action};
     return step;
 }
 
@@ -67,23 +67,28 @@ static inline struct state_step state_release(size_t word)
  * it to the poll that will follow. */
 static inline struct state_step state_wake_by_ref(size_t word)
 {
-    if (word & (STATE_COMPLETE | STATE_NOTIFIED)) return state_step(word, STATE_NOTHING);
-    if (word & STATE_RUNNING) return state_step(word | STATE_NOTIFIED, STATE_NOTHING);
+    if (word & (STATE_COMPLETE | STATE_NOTIFIED))
+        return state_step(word, STATE_NOTHING);
+    if (word & STATE_RUNNING)
+        return state_step(word | STATE_NOTIFIED, STATE_NOTHING);
     return state_step((word | STATE_NOTIFIED) + STATE_REFERENCE, STATE_SUBMIT);
 }
 
 /* Wakes and gives the waker's reference up; it becomes the queue's where a queue entry is made. */
 static inline struct state_step state_wake(size_t word)
 {
-    if (word & (STATE_COMPLETE | STATE_NOTIFIED)) return state_release(word);
-    if (word & STATE_RUNNING) return state_step((word | STATE_NOTIFIED) - STATE_REFERENCE, STATE_NOTHING);
+    if (word & (STATE_COMPLETE | STATE_NOTIFIED))
+        return state_release(word);
+    if (word & STATE_RUNNING)
+        return state_step((word | STATE_NOTIFIED) - STATE_REFERENCE, STATE_NOTHING);
     return state_step(word | STATE_NOTIFIED, STATE_SUBMIT);
 }
 
 /* Asks the task to end. A running task is queued again when it stops, so that it learns of it. */
 static inline struct state_step state_cancel(size_t word)
 {
-    if (word & (STATE_COMPLETE | STATE_CANCELLED)) return state_step(word, STATE_NOTHING);
+    if (word & (STATE_COMPLETE | STATE_CANCELLED))
+        return state_step(word, STATE_NOTHING);
     if (word & (STATE_NOTIFIED | STATE_RUNNING))
         return state_step(word | STATE_CANCELLED | STATE_NOTIFIED, STATE_NOTHING);
     return state_step((word | STATE_CANCELLED | STATE_NOTIFIED) + STATE_REFERENCE, STATE_SUBMIT);
@@ -92,12 +97,16 @@ static inline struct state_step state_cancel(size_t word)
 /* The worker that took the queue entry begins to poll. NOTIFIED becomes RUNNING: a wake from now on asks for another
  * poll. Adding the difference of the two flags is the whole transition, so that no loop is needed. */
 #define STATE_START_DELTA ((size_t)STATE_NOTIFIED - (size_t)STATE_RUNNING)
-static inline size_t state_start(size_t word) { return word - STATE_START_DELTA; }
+static inline size_t state_start(size_t word)
+{
+    return word - STATE_START_DELTA;
+}
 
 /* The poll answered pending. With a wake in between, the runner's reference goes to the new queue entry. */
 static inline struct state_step state_stop(size_t word)
 {
-    if (word & STATE_NOTIFIED) return state_step(word & ~(size_t)STATE_RUNNING, STATE_SUBMIT);
+    if (word & STATE_NOTIFIED)
+        return state_step(word & ~(size_t)STATE_RUNNING, STATE_SUBMIT);
     return state_release(word & ~(size_t)STATE_RUNNING);
 }
 
@@ -126,7 +135,8 @@ static inline size_t state_joiner_clear(size_t word, bool *done)
 static inline struct state_step state_detach(size_t word, bool *drop_result)
 {
     *drop_result = (word & STATE_COMPLETE) != 0;
-    if (*drop_result) return state_step(word, STATE_NOTHING);
+    if (*drop_result)
+        return state_step(word, STATE_NOTHING);
     return state_release(word & ~(size_t)STATE_JOINABLE);
 }
 

@@ -4,22 +4,25 @@
 void surroundings_init(struct surroundings *around, struct task_cell *cell)
 {
     struct origin *origin = task_origin(cell);
-    *around = (struct surroundings){ .cell = cell, .origin = origin };
-    if (origin && origin->root.kind != FRAME_NONE) around->top = &origin->root;
+    *around = (struct surroundings){.cell = cell, .origin = origin};
+    if (origin && origin->root.kind != FRAME_NONE)
+        around->top = &origin->root;
     surroundings_begin(around);
 }
 
 static struct frame *innermost_shield(const struct surroundings *around)
 {
     struct frame *frame = around->top;
-    while (frame && frame->kind != FRAME_SHIELD) frame = frame->parent;
+    while (frame && frame->kind != FRAME_SHIELD)
+        frame = frame->parent;
     return frame;
 }
 
 static bool has_passed(int64_t deadline_ns)
 {
     struct local *local = local_current();
-    if (deadline_ns == ROUSE_NEVER) return false;
+    if (deadline_ns == ROUSE_NEVER)
+        return false;
     /* The worker's reading of the clock is never ahead; only a deadline that it does not reach costs a new one. */
     return (local && deadline_ns <= local->now_ns) || deadline_ns <= os_now();
 }
@@ -34,21 +37,25 @@ int64_t surroundings_limit(const struct surroundings *around)
 int surroundings_status(struct surroundings *around)
 {
     bool cancelled = task_is_cancelled(around->cell);
-    if (!around->top) return cancelled ? ROUSE_CANCELLED : ROUSE_OK;
-    if (cancelled && (!innermost_shield(around) || has_passed(surroundings_limit(around)))) return ROUSE_CANCELLED;
+    if (!around->top)
+        return cancelled ? ROUSE_CANCELLED : ROUSE_OK;
+    if (cancelled && (!innermost_shield(around) || has_passed(surroundings_limit(around))))
+        return ROUSE_CANCELLED;
     return has_passed(around->top->effective_ns) ? ROUSE_TIMED_OUT : ROUSE_OK;
 }
 
 void surroundings_pend(struct surroundings *around, const rouse_waker *waker)
 {
     struct frame *top = around->top;
-    if (!top) return;
+    if (!top)
+        return;
     bool shielded = innermost_shield(around) != NULL;
     int64_t deadline_ns = top->effective_ns;
     around->shielded |= shielded;
     if (shielded && task_is_cancelled(around->cell)) {
         int64_t limit_ns = surroundings_limit(around);
-        if (limit_ns < deadline_ns) deadline_ns = limit_ns;
+        if (limit_ns < deadline_ns)
+            deadline_ns = limit_ns;
     }
     /* Without a timer the wait would outlive its deadline: wake at once and look again. */
     if (deadline_ns != ROUSE_NEVER && timer_arm(&top->timer, deadline_ns, waker) != ROUSE_OK)
@@ -65,11 +72,14 @@ int64_t surroundings_deadline(const struct surroundings *around)
 static int enter(struct frame *frame, enum frame_kind kind, int64_t deadline_ns)
 {
     struct surroundings *around = surroundings_current();
-    if (!around || !frame) return ROUSE_INVALID;
+    if (!around || !frame)
+        return ROUSE_INVALID;
     for (const struct frame *open = around->top; open; open = open->parent)
-        if (open == frame) return ROUSE_UNBALANCED;
+        if (open == frame)
+            return ROUSE_UNBALANCED;
     /* In a fiber every entering is a first one, whatever the memory held; a poll task's frame may have its timer armed. */
-    if (around->suspend) *frame = (struct frame){ .kind = FRAME_NONE };
+    if (around->suspend)
+        *frame = (struct frame){.kind = FRAME_NONE};
     int64_t outer_ns = surroundings_deadline(around);
     frame->kind = kind;
     frame->parent = around->top;
@@ -81,10 +91,12 @@ static int enter(struct frame *frame, enum frame_kind kind, int64_t deadline_ns)
 static int leave(struct frame *frame, enum frame_kind kind)
 {
     struct surroundings *around = surroundings_current();
-    if (!around || !frame || frame->kind != kind || around->top != frame) return ROUSE_UNBALANCED;
+    if (!around || !frame || frame->kind != kind || around->top != frame)
+        return ROUSE_UNBALANCED;
     around->top = frame->parent;
     frame->kind = FRAME_NONE;
-    if (around->suspend) timer_disarm(&frame->timer);
+    if (around->suspend)
+        timer_disarm(&frame->timer);
     return ROUSE_OK;
 }
 

@@ -15,10 +15,10 @@
 enum frame_kind { FRAME_NONE = 0, FRAME_DEADLINE, FRAME_SHIELD };
 
 struct frame {
-    struct frame *parent;  /* the frame around this one; NULL for the outermost */
-    int64_t effective_ns;  /* when waiting calls below this frame begin to fail */
-    enum frame_kind kind;  /* FRAME_NONE when not in force */
-    struct timer timer;    /* wakes the task at effective_ns; armed by the first wait below the frame */
+    struct frame *parent; /* the frame around this one; NULL for the outermost */
+    int64_t effective_ns; /* when waiting calls below this frame begin to fail */
+    enum frame_kind kind; /* FRAME_NONE when not in force */
+    struct timer timer;   /* wakes the task at effective_ns; armed by the first wait below the frame */
 };
 _Static_assert(sizeof(struct frame) <= sizeof(rouse_deadline), "a deadline holds a frame");
 _Static_assert(sizeof(struct frame) <= sizeof(rouse_shield), "a shield holds a frame");
@@ -36,14 +36,14 @@ struct origin {
 #define SURROUNDINGS_BUDGET 128
 
 struct surroundings {
-    struct frame *top;      /* innermost frame; NULL: none */
-    struct task_cell *cell; /* the task; its reference is the runner's */
-    struct origin *origin;  /* of the cell; NULL: none */
-    struct scope *scope;    /* innermost open scope; fibers only */
+    struct frame *top;                           /* innermost frame; NULL: none */
+    struct task_cell *cell;                      /* the task; its reference is the runner's */
+    struct origin *origin;                       /* of the cell; NULL: none */
+    struct scope *scope;                         /* innermost open scope; fibers only */
     int (*suspend)(struct surroundings *around); /* parks a fiber until it is woken; NULL in poll tasks */
-    uint32_t budget;        /* operations left in this poll */
-    bool shielded;          /* an operation went pending inside a shield during this poll */
-    bool budget_ended;      /* the budget made an operation answer pending */
+    uint32_t budget;                             /* operations left in this poll */
+    bool shielded;                               /* an operation went pending inside a shield during this poll */
+    bool budget_ended;                           /* the budget made an operation answer pending */
 };
 
 /* Prepares for a poll of `cell`, whose inherited deadline is put in force. */

@@ -5,7 +5,10 @@
 
 #define NATURAL _Alignof(max_align_t)
 
-static size_t alignment_or_natural(size_t alignment) { return alignment ? alignment : NATURAL; }
+static size_t alignment_or_natural(size_t alignment)
+{
+    return alignment ? alignment : NATURAL;
+}
 
 static bool alignment_is_valid(size_t alignment)
 {
@@ -25,7 +28,8 @@ int task_measure(const rouse_task_type *type, bool with_origin, size_t *bytes, s
         return ROUSE_INVALID;
     size_t state_alignment = alignment_or_natural(type->state_alignment);
     size_t result_alignment = alignment_or_natural(type->result_alignment), end;
-    if (type->state_size > SIZE_MAX / 4 || type->result_size > SIZE_MAX / 4) return ROUSE_TOO_LARGE;
+    if (type->state_size > SIZE_MAX / 4 || type->result_size > SIZE_MAX / 4)
+        return ROUSE_TOO_LARGE;
     end = state_offset(type, with_origin) + type->state_size;
     end = size_align(end, result_alignment) + type->result_size;
     *bytes = end;
@@ -40,8 +44,10 @@ static size_t result_offset(const rouse_task_type *type, bool with_origin)
 
 static void fill(void *to, const void *from, size_t bytes)
 {
-    if (from && bytes) memcpy(to, from, bytes);
-    else if (bytes) memset(to, 0, bytes);
+    if (from && bytes)
+        memcpy(to, from, bytes);
+    else if (bytes)
+        memset(to, 0, bytes);
 }
 
 void task_prepare(struct task_cell *cell, const rouse_task_type *type, const void *state, bool joinable,
@@ -49,11 +55,13 @@ void task_prepare(struct task_cell *cell, const rouse_task_type *type, const voi
 {
     bool with_origin = (fixed_flags & STATE_SURROUNDED) != 0;
     cell->type = type;
-    cell->joiner = (rouse_waker){ NULL, NULL };
+    cell->joiner = (rouse_waker){NULL, NULL};
     cell->site = site;
-    if (with_origin) *(struct origin *)(void *)(cell + 1) = (struct origin){ .scope = NULL };
+    if (with_origin)
+        *(struct origin *)(void *)(cell + 1) = (struct origin){.scope = NULL};
     fill((char *)cell + state_offset(type, with_origin), state, type->state_size);
-    if (!task_hooks(cell)) fill((char *)cell + result_offset(type, with_origin), NULL, type->result_size);
+    if (!task_hooks(cell))
+        fill((char *)cell + result_offset(type, with_origin), NULL, type->result_size);
     /* RELEASE pairs with ACQUIRE in task_acquire_live: a walk that finds the cell finds it whole. */
     atomic_size_store(&cell->slot.word, state_new(joinable, fixed_flags), RELEASE);
 }
@@ -73,7 +81,8 @@ void *task_state(struct task_cell *cell)
 void *task_result(struct task_cell *cell, size_t *bytes)
 {
     const struct task_hooks *hooks = task_hooks(cell);
-    if (hooks) return hooks->result(cell, bytes);
+    if (hooks)
+        return hooks->result(cell, bytes);
     *bytes = cell->type->result_size;
     return (char *)cell + result_offset(cell->type, task_origin(cell) != NULL);
 }
@@ -89,7 +98,8 @@ void task_drop_result(struct task_cell *cell)
 {
     size_t bytes;
     bool has_result = !(atomic_size_load(&cell->slot.word, RELAXED) & STATE_VALUELESS);
-    if (has_result && cell->type->drop_result) cell->type->drop_result(task_result(cell, &bytes));
+    if (has_result && cell->type->drop_result)
+        cell->type->drop_result(task_result(cell, &bytes));
 }
 
 /* Everything between the last poll and the last touch of the cell. The state goes before the completion is published: a
@@ -99,19 +109,25 @@ static void complete(struct task_cell *cell, int value, bool has_result)
 {
     struct origin *origin = task_origin(cell);
     struct task_scheduler *scheduler = task_scheduler(cell);
-    if (cell->type->drop) cell->type->drop(task_state(cell));
-    if (origin) timer_disarm(&origin->root.timer);
+    if (cell->type->drop)
+        cell->type->drop(task_state(cell));
+    if (origin)
+        timer_disarm(&origin->root.timer);
     cell->slot.link.next = (struct queue_link *)(intptr_t)value;
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     /* RELEASE pairs with ACQUIRE in join.c: value and result; ACQUIRE: the joiner's waker. */
     while (!atomic_size_cas_weak(&cell->slot.word, &word, state_complete(word, has_result), ACQ_REL, RELAXED)) {}
-    if (word & STATE_JOINER) rouse_waker_wake(&cell->joiner);
-    if (!(word & STATE_JOINABLE)) task_drop_result(cell);
-    if (origin && origin->scope) scope_child_ended(origin, value);
+    if (word & STATE_JOINER)
+        rouse_waker_wake(&cell->joiner);
+    if (!(word & STATE_JOINABLE))
+        task_drop_result(cell);
+    if (origin && origin->scope)
+        scope_child_ended(origin, value);
     scheduler->completed(scheduler, cell);
     /* The runner's and the life's reference at once; the order as in task_release. */
     word = atomic_size_sub(&cell->slot.word, 2 * STATE_REFERENCE, ACQ_REL);
-    if (STATE_COUNT(word) == 2) slab_give(&cell->slot, (word & STATE_LARGE) != 0);
+    if (STATE_COUNT(word) == 2)
+        slab_give(&cell->slot, (word & STATE_LARGE) != 0);
 }
 
 static void stop(struct task_cell *cell)
@@ -120,9 +136,11 @@ static void stop(struct task_cell *cell)
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     struct state_step step;
     /* RELEASE: the next poll sees what this one did; ACQUIRE: a wake's writes before the resubmission. */
-    do step = state_stop(word);
+    do
+        step = state_stop(word);
     while (!atomic_size_cas_weak(&cell->slot.word, &word, step.next, ACQ_REL, RELAXED));
-    if (step.action == STATE_SUBMIT) scheduler->resubmit(scheduler, cell);
+    if (step.action == STATE_SUBMIT)
+        scheduler->resubmit(scheduler, cell);
 }
 
 void task_run(struct task_cell *cell, struct surroundings *around)
@@ -132,13 +150,17 @@ void task_run(struct task_cell *cell, struct surroundings *around)
     bool cancelled = (word & STATE_CANCELLED) != 0, never_dropped = task_hooks(cell) != NULL;
     surroundings_init(around, cell);
     struct frame *outermost = around->top;
-    rouse_context context = { { cell, &task_waker_table }, cancelled, { around, NULL, NULL } };
+    rouse_context context = {{cell, &task_waker_table}, cancelled, {around, NULL, NULL}};
     local->around = around;
     int value = cell->type->poll(task_state(cell), task_result(cell, &bytes), &context);
     local->around = NULL;
     bool unbalanced = around->top != outermost;
-    if (unbalanced) complete(cell, ROUSE_UNBALANCED, value != ROUSE_PENDING);
-    else if (value != ROUSE_PENDING) complete(cell, value, true);
-    else if (cancelled && !around->shielded && !never_dropped) complete(cell, ROUSE_CANCELLED, false);
-    else stop(cell);
+    if (unbalanced)
+        complete(cell, ROUSE_UNBALANCED, value != ROUSE_PENDING);
+    else if (value != ROUSE_PENDING)
+        complete(cell, value, true);
+    else if (cancelled && !around->shielded && !never_dropped)
+        complete(cell, ROUSE_CANCELLED, false);
+    else
+        stop(cell);
 }

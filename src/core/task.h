@@ -42,7 +42,10 @@ struct task_hooks {
     atomic_u32 *(*home)(struct task_cell *cell); /* index of the worker it is pinned to once STATE_PINNED is set */
 };
 
-static inline const struct task_hooks *task_hooks(const struct task_cell *cell) { return cell->type->reserved[0]; }
+static inline const struct task_hooks *task_hooks(const struct task_cell *cell)
+{
+    return cell->type->reserved[0];
+}
 
 static inline struct task_cell *task_of_link(struct queue_link *link)
 {
@@ -71,7 +74,10 @@ const char *task_name(struct task_cell *cell);
 void task_run(struct task_cell *cell, struct surroundings *around);
 
 /* What the poll of a completed task answered; only after COMPLETE was seen with ACQUIRE. Kept where the queue link was. */
-static inline int task_value(const struct task_cell *cell) { return (int)(intptr_t)cell->slot.link.next; }
+static inline int task_value(const struct task_cell *cell)
+{
+    return (int)(intptr_t)cell->slot.link.next;
+}
 
 /* Disposes of the result of a completed task that nobody will join. */
 void task_drop_result(struct task_cell *cell);
@@ -80,7 +86,7 @@ void task_drop_result(struct task_cell *cell);
 extern const rouse_waker_table task_waker_table;
 void task_wake_by_ref(struct task_cell *cell);
 void task_cancel(struct task_cell *cell);
-bool task_acquire(struct task_cell *cell); /* false when the count is near its limit */
+bool task_acquire(struct task_cell *cell);      /* false when the count is near its limit */
 bool task_acquire_live(struct slab_cell *slot); /* only if it is referenced at all: for walks */
 void task_release(struct task_cell *cell);
 

@@ -4,13 +4,13 @@
 /* Takes a pending timer out of its wheel; answers its waker, to be dropped with no lock held. */
 static rouse_waker withdraw(struct timer *timer)
 {
-    rouse_waker waker = { NULL, NULL };
+    rouse_waker waker = {NULL, NULL};
     struct reactor *reactor = timer->reactor;
     lock_acquire(&reactor->timer_lock);
     if (list_is_linked(&timer->node.link)) {
         wheel_remove(&reactor->wheel, &timer->node);
         waker = timer->waker;
-        timer->waker = (rouse_waker){ NULL, NULL };
+        timer->waker = (rouse_waker){NULL, NULL};
     }
     lock_release(&reactor->timer_lock);
     return waker;
@@ -19,22 +19,26 @@ static rouse_waker withdraw(struct timer *timer)
 /* The most common case of arming: everything is as it should be already. */
 static bool is_armed_so(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
 {
-    if (!timer->reactor) return false;
+    if (!timer->reactor)
+        return false;
     lock_acquire(&timer->reactor->timer_lock);
-    bool same = list_is_linked(&timer->node.link) && timer->node.deadline_ns == deadline_ns &&
-                waker_same(&timer->waker, waker);
+    bool same =
+        list_is_linked(&timer->node.link) && timer->node.deadline_ns == deadline_ns && waker_same(&timer->waker, waker);
     lock_release(&timer->reactor->timer_lock);
     return same;
 }
 
 int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
 {
-    if (is_armed_so(timer, deadline_ns, waker)) return ROUSE_OK;
+    if (is_armed_so(timer, deadline_ns, waker))
+        return ROUSE_OK;
     timer_disarm(timer);
     struct reactor *reactor = local_reactor();
-    if (!reactor) return ROUSE_NO_MEMORY;
+    if (!reactor)
+        return ROUSE_NO_MEMORY;
     rouse_waker kept = rouse_waker_clone(waker);
-    if (!kept.table) return ROUSE_LIMIT;
+    if (!kept.table)
+        return ROUSE_LIMIT;
     timer->reactor = reactor;
     timer->waker = kept;
     timer->node.deadline_ns = deadline_ns;
@@ -42,13 +46,15 @@ int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker
     wheel_add(&reactor->wheel, &timer->node);
     bool too_late = deadline_ns < reactor->waiting_until_ns;
     lock_release(&reactor->timer_lock);
-    if (too_late) reactor_wake(reactor);
+    if (too_late)
+        reactor_wake(reactor);
     return ROUSE_OK;
 }
 
 void timer_disarm(struct timer *timer)
 {
-    if (!timer->reactor) return;
+    if (!timer->reactor)
+        return;
     rouse_waker waker = withdraw(timer);
     timer->reactor = NULL;
     rouse_waker_drop(&waker);
@@ -57,7 +63,8 @@ void timer_disarm(struct timer *timer)
 bool timer_is_pending(struct timer *timer)
 {
     struct reactor *reactor = timer->reactor;
-    if (!reactor) return false;
+    if (!reactor)
+        return false;
     lock_acquire(&reactor->timer_lock);
     bool pending = list_is_linked(&timer->node.link);
     lock_release(&reactor->timer_lock);

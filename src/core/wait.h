@@ -18,7 +18,10 @@ struct wait_node {
 /* The mark in link.prev of a node that was fired and whose owner has not seen it yet. */
 extern struct list_node wait_fired_mark;
 
-static inline bool wait_is_waiting(const struct wait_node *node) { return list_is_linked(&node->link); }
+static inline bool wait_is_waiting(const struct wait_node *node)
+{
+    return list_is_linked(&node->link);
+}
 static inline bool wait_was_fired(const struct wait_node *node)
 {
     return !node->link.next && node->link.prev == &wait_fired_mark;
@@ -36,7 +39,7 @@ static inline rouse_waker wait_remove(struct wait_node *node)
 {
     rouse_waker waker = node->waker;
     list_remove(&node->link);
-    node->waker = (rouse_waker){ NULL, NULL };
+    node->waker = (rouse_waker){NULL, NULL};
     return waker;
 }
 
@@ -53,17 +56,21 @@ struct wait_batch {
     unsigned count;
 };
 
-static inline bool wait_batch_is_full(const struct wait_batch *batch) { return batch->count == WAIT_BATCH; }
+static inline bool wait_batch_is_full(const struct wait_batch *batch)
+{
+    return batch->count == WAIT_BATCH;
+}
 
 /* Under the lock: fires the first waiter of a list. The batch must not be full; false if nobody waits. */
 static inline bool wait_fire_first(struct list_node *list, struct wait_batch *batch)
 {
     struct list_node *link = list_pop_front(list);
-    if (!link) return false;
+    if (!link)
+        return false;
     struct wait_node *node = CONTAINER_OF(link, struct wait_node, link);
     link->prev = &wait_fired_mark;
     batch->wakers[batch->count++] = node->waker;
-    node->waker = (rouse_waker){ NULL, NULL };
+    node->waker = (rouse_waker){NULL, NULL};
     return true;
 }
 

@@ -3,27 +3,30 @@
 
 rouse_waker rouse_waker_clone(const rouse_waker *waker)
 {
-    static const rouse_waker none = { NULL, NULL };
+    static const rouse_waker none = {NULL, NULL};
     return waker && waker->table ? waker->table->clone(waker->data) : none;
 }
 
 void rouse_waker_wake(rouse_waker *waker)
 {
     rouse_waker taken = *waker;
-    *waker = (rouse_waker){ NULL, NULL };
-    if (taken.table) taken.table->wake(taken.data);
+    *waker = (rouse_waker){NULL, NULL};
+    if (taken.table)
+        taken.table->wake(taken.data);
 }
 
 void rouse_waker_wake_by_ref(const rouse_waker *waker)
 {
-    if (waker->table) waker->table->wake_by_ref(waker->data);
+    if (waker->table)
+        waker->table->wake_by_ref(waker->data);
 }
 
 void rouse_waker_drop(rouse_waker *waker)
 {
     rouse_waker taken = *waker;
-    *waker = (rouse_waker){ NULL, NULL };
-    if (taken.table) taken.table->drop(taken.data);
+    *waker = (rouse_waker){NULL, NULL};
+    if (taken.table)
+        taken.table->drop(taken.data);
 }
 
 /* Applies a transition and, where it answers SUBMIT, hands the task over. */
@@ -32,9 +35,11 @@ static struct state_step apply(struct task_cell *cell, struct state_step (*trans
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     struct state_step step;
     /* RELEASE: what the waker wrote is seen by the poll (ACQUIRE in task_run). ACQUIRE: freeing sees every user. */
-    do step = transition(word);
+    do
+        step = transition(word);
     while (!atomic_size_cas_weak(&cell->slot.word, &word, step.next, ACQ_REL, RELAXED));
-    if (step.action == STATE_SUBMIT) task_scheduler(cell)->submit(task_scheduler(cell), cell);
+    if (step.action == STATE_SUBMIT)
+        task_scheduler(cell)->submit(task_scheduler(cell), cell);
     return step;
 }
 
@@ -74,7 +79,8 @@ bool task_acquire(struct task_cell *cell)
 {
     /* RELAXED: a reference is only made from another one. */
     size_t word = atomic_size_add(&cell->slot.word, STATE_REFERENCE, RELAXED);
-    if (STATE_COUNT(word) < STATE_COUNT_MAX) return true;
+    if (STATE_COUNT(word) < STATE_COUNT_MAX)
+        return true;
     atomic_size_sub(&cell->slot.word, STATE_REFERENCE, RELAXED);
     return false;
 }
@@ -84,7 +90,8 @@ bool task_acquire_live(struct slab_cell *slot)
     size_t word = atomic_size_load(&slot->word, RELAXED);
     while (STATE_COUNT(word) != 0 && STATE_COUNT(word) < STATE_COUNT_MAX)
         /* ACQUIRE pairs with the RELEASE that published the cell in task_prepare. */
-        if (atomic_size_cas_weak(&slot->word, &word, word + STATE_REFERENCE, ACQUIRE, RELAXED)) return true;
+        if (atomic_size_cas_weak(&slot->word, &word, word + STATE_REFERENCE, ACQUIRE, RELAXED))
+            return true;
     return false;
 }
 
@@ -92,12 +99,13 @@ void task_release(struct task_cell *cell)
 {
     /* ACQ_REL: the last one sees what every other holder did. */
     size_t word = atomic_size_sub(&cell->slot.word, STATE_REFERENCE, ACQ_REL);
-    if (state_release(word).action == STATE_FREE) slab_give(&cell->slot, (word & STATE_LARGE) != 0);
+    if (state_release(word).action == STATE_FREE)
+        slab_give(&cell->slot, (word & STATE_LARGE) != 0);
 }
 
 static rouse_waker task_waker_clone(void *data)
 {
-    rouse_waker none = { NULL, NULL }, waker = { data, &task_waker_table };
+    rouse_waker none = {NULL, NULL}, waker = {data, &task_waker_table};
     return task_acquire(data) ? waker : none;
 }
 
@@ -106,7 +114,8 @@ static void task_waker_wake(void *data)
     struct task_cell *cell = data;
     if (is_own_thread(slab_chunk_of(cell)->slab)) {
         struct state_step step = apply(cell, state_wake);
-        if (step.action == STATE_FREE) slab_give(&cell->slot, (step.next & STATE_LARGE) != 0);
+        if (step.action == STATE_FREE)
+            slab_give(&cell->slot, (step.next & STATE_LARGE) != 0);
     } else {
         apply_in_gate(cell, state_wake_by_ref);
         task_release(cell);
@@ -123,5 +132,4 @@ static void task_waker_drop(void *data)
     task_release(data);
 }
 
-const rouse_waker_table task_waker_table = { task_waker_clone, task_waker_wake, task_waker_wake_by_ref,
-                                             task_waker_drop };
+const rouse_waker_table task_waker_table = {task_waker_clone, task_waker_wake, task_waker_wake_by_ref, task_waker_drop};

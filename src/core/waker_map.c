@@ -20,15 +20,18 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
 {
     if (!slot->reactor) {
         int status = backend_attach(reactor->backend, &slot->source, registry_handle(slot));
-        if (status != ROUSE_OK) return status;
+        if (status != ROUSE_OK)
+            return status;
         slot->reactor = reactor;
         slot->forks = os_forks();
     }
     unsigned direction = channel == &slot->read ? BACKEND_READ : BACKEND_WRITE;
     int status = backend_arm(slot->reactor->backend, &slot->source, wanted(slot) | direction);
-    if (status != ROUSE_OK) return ROUSE_IO_ERROR;
-    rouse_waker old = { NULL, NULL };
-    if (wait_is_waiting(node)) old = wait_remove(node);
+    if (status != ROUSE_OK)
+        return ROUSE_IO_ERROR;
+    rouse_waker old = {NULL, NULL};
+    if (wait_is_waiting(node))
+        old = wait_remove(node);
     wait_add(&channel->waiters, node, *waker);
     *waker = old;
     return ROUSE_PENDING;
@@ -38,7 +41,7 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
                     const rouse_waker *waker)
 {
     /* Cloned and dropped outside the lock: a waker may run anything. */
-    rouse_waker spare = { NULL, NULL }, old = { NULL, NULL };
+    rouse_waker spare = {NULL, NULL}, old = {NULL, NULL};
     struct reactor *reactor = NULL;
     int status = ROUSE_OK;
     for (bool prepared = false; status == ROUSE_OK; prepared = true) {
@@ -53,22 +56,27 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
             break;
         }
         struct channel *channel = channel_of(slot, direction);
-        if (wait_was_fired(node)) wait_forget(node);
+        if (wait_was_fired(node))
+            wait_forget(node);
         if (slot->flags & SLOT_DOOMED) {
             status = ROUSE_CLOSED;
         } else if (channel->ready) {
-            if (wait_is_waiting(node)) old = wait_remove(node);
+            if (wait_is_waiting(node))
+                old = wait_remove(node);
             slot->users++;
-            *call = (struct slot_call){ slot, channel, channel->tick };
+            *call = (struct slot_call){slot, channel, channel->tick};
             lock_release(&slot->lock);
             break;
         } else if (wait_is_waiting(node) && waker_same(&node->waker, waker)) {
             status = ROUSE_PENDING;
         } else if (prepared) {
-            status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
+            status = !spare.table ? ROUSE_LIMIT
+                     : !reactor   ? ROUSE_NO_MEMORY
+                                  : insert(slot, channel, node, &spare, reactor);
         }
         /* An operation that has failed is over: its node may not stay on the list. */
-        if (status != ROUSE_OK && status != ROUSE_PENDING && wait_is_waiting(node)) old = wait_remove(node);
+        if (status != ROUSE_OK && status != ROUSE_PENDING && wait_is_waiting(node))
+            old = wait_remove(node);
         lock_release(&slot->lock);
     }
     rouse_waker_drop(&spare);
@@ -80,13 +88,14 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
 static void finish_close(struct slot *slot)
 {
     os_handle handle = slot->source.handle;
-    const rouse_stream_type *user = slot->flags & SLOT_USER ? slot->u.user : NULL;
+    const rouse_stream_type *user = slot->traits & SLOT_USER ? slot->u.user : NULL;
     void *object = slot->source.record;
     bool keep = (slot->flags & SLOT_KEEP) != 0;
     lock_release(&slot->lock);
     registry_give(slot);
     if (user) {
-        if (user->close) user->close(object);
+        if (user->close)
+            user->close(object);
     } else if (!keep) {
         os_close(handle);
         exhaustion_relieve();
@@ -97,9 +106,9 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
 {
     struct slot *slot = call->slot;
     struct channel *channel = call->channel;
-    struct wait_batch batch = { .count = 0 };
+    struct wait_batch batch = {.count = 0};
     struct reactor *reactor = NULL;
-    rouse_waker spare = { NULL, NULL };
+    rouse_waker spare = {NULL, NULL};
     int status = ROUSE_OK;
     if (outcome == CALL_BLOCKED) {
         spare = rouse_waker_clone(waker);
@@ -108,17 +117,22 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
     lock_acquire(&slot->lock);
     slot->users--;
     if (slot->flags & SLOT_CLOSING) {
-        if (slot->users == 0) finish_close(slot);
-        else lock_release(&slot->lock);
+        if (slot->users == 0)
+            finish_close(slot);
+        else
+            lock_release(&slot->lock);
         rouse_waker_drop(&spare);
         return outcome == CALL_BLOCKED ? ROUSE_CLOSED : ROUSE_OK;
     }
-    if (outcome != CALL_PROGRESS && channel->tick == call->tick && !(slot->flags & SLOT_URGENT && outcome == CALL_DRAINED))
+    if (outcome != CALL_PROGRESS && channel->tick == call->tick &&
+        !(slot->flags & SLOT_URGENT && outcome == CALL_DRAINED))
         channel->ready = false;
-    if (outcome == CALL_BLOCKED && slot->flags & SLOT_DOOMED) status = ROUSE_CLOSED;
+    if (outcome == CALL_BLOCKED && slot->flags & SLOT_DOOMED)
+        status = ROUSE_CLOSED;
     else if (outcome == CALL_BLOCKED && !channel->ready)
         status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
-    else if (channel->ready) wait_fire_first(&channel->waiters, &batch); /* hand on what this call leaves behind */
+    else if (channel->ready)
+        wait_fire_first(&channel->waiters, &batch); /* hand on what this call leaves behind */
     lock_release(&slot->lock);
     wait_batch_wake(&batch);
     rouse_waker_drop(&spare);
@@ -127,13 +141,15 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
 
 void waker_map_cancel(uintptr_t handle, unsigned direction, struct wait_node *node)
 {
-    rouse_waker waker = { NULL, NULL };
-    struct wait_batch batch = { .count = 0 };
+    rouse_waker waker = {NULL, NULL};
+    struct wait_batch batch = {.count = 0};
     struct slot *slot = registry_acquire(handle);
     if (slot) {
         struct channel *channel = channel_of(slot, direction);
-        if (wait_is_waiting(node)) waker = wait_remove(node);
-        else if (wait_was_fired(node) && channel->ready) wait_fire_first(&channel->waiters, &batch);
+        if (wait_is_waiting(node))
+            waker = wait_remove(node);
+        else if (wait_was_fired(node) && channel->ready)
+            wait_fire_first(&channel->waiters, &batch);
         wait_forget(node);
         lock_release(&slot->lock);
     } else {
@@ -151,9 +167,11 @@ static void fire_channel(struct channel *channel, bool all, struct wait_batch *b
 
 void waker_map_fire(struct slot *slot, unsigned channels, struct wait_batch *batch)
 {
-    bool all = channels & BACKEND_HANGUP || slot->flags & SLOT_BROADCAST;
-    if (channels & BACKEND_READ) fire_channel(&slot->read, all, batch);
-    if (channels & BACKEND_WRITE) fire_channel(&slot->write, all, batch);
+    bool all = channels & BACKEND_HANGUP || slot->traits & SLOT_BROADCAST;
+    if (channels & BACKEND_READ)
+        fire_channel(&slot->read, all, batch);
+    if (channels & BACKEND_WRITE)
+        fire_channel(&slot->write, all, batch);
 }
 
 static void set_ready(struct channel *channel)
@@ -164,19 +182,24 @@ static void set_ready(struct channel *channel)
 
 bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channels)
 {
-    struct wait_batch batch = { .count = 0 };
+    struct wait_batch batch = {.count = 0};
     bool found = false, more = true;
     while (more) {
         struct slot *slot = registry_acquire((uintptr_t)token);
-        if (!slot) break;
+        if (!slot)
+            break;
         more = slot->reactor == reactor;
         if (more) {
-            if (!found && channels & BACKEND_READ) set_ready(&slot->read);
-            if (!found && channels & BACKEND_WRITE) set_ready(&slot->write);
-            if (channels & BACKEND_URGENT) slot->flags |= SLOT_URGENT;
+            if (!found && channels & BACKEND_READ)
+                set_ready(&slot->read);
+            if (!found && channels & BACKEND_WRITE)
+                set_ready(&slot->write);
+            if (channels & BACKEND_URGENT)
+                slot->flags |= SLOT_URGENT;
             found = true;
             waker_map_fire(slot, channels, &batch);
-            if (wanted(slot)) backend_arm(reactor->backend, &slot->source, wanted(slot));
+            if (wanted(slot))
+                backend_arm(reactor->backend, &slot->source, wanted(slot));
             more = wait_batch_is_full(&batch);
         }
         lock_release(&slot->lock);
@@ -187,7 +210,8 @@ bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channe
 
 void waker_map_detach(struct slot *slot, bool closing)
 {
-    if (!slot->reactor) return;
+    if (!slot->reactor)
+        return;
     bool private = !(slot->flags & SLOT_SHARED) && slot->forks == os_forks();
     backend_detach(slot->reactor->backend, &slot->source, closing && private);
     slot->reactor = NULL;
@@ -195,10 +219,11 @@ void waker_map_detach(struct slot *slot, bool closing)
 
 int waker_map_close(uintptr_t handle, os_handle *kept)
 {
-    struct wait_batch batch = { .count = 0 };
+    struct wait_batch batch = {.count = 0};
     struct slot *slot = registry_acquire(handle);
-    if (!slot) return ROUSE_CLOSED;
-    if (slot->flags & SLOT_DOOMED || (kept && (slot->users > 0 || slot->flags & SLOT_USER))) {
+    if (!slot)
+        return ROUSE_CLOSED;
+    if (slot->flags & SLOT_DOOMED || (kept && (slot->users > 0 || slot->traits & SLOT_USER))) {
         int status = slot->flags & SLOT_DOOMED ? ROUSE_CLOSED : slot->users ? ROUSE_BUSY : ROUSE_NOT_SUPPORTED;
         lock_release(&slot->lock);
         return status;
@@ -217,7 +242,9 @@ int waker_map_close(uintptr_t handle, os_handle *kept)
         *kept = slot->source.handle;
         slot->flags |= SLOT_KEEP;
     }
-    if (slot->users == 0) finish_close(slot);
-    else lock_release(&slot->lock);
+    if (slot->users == 0)
+        finish_close(slot);
+    else
+        lock_release(&slot->lock);
     return ROUSE_OK;
 }

@@ -1,12 +1,12 @@
 #include "core/runtime.h"
 
-#define MAINTENANCE_POLLS 61          /* as in other schedulers: rare enough to be free, no divisor of round numbers */
-#define MAINTENANCE_NS ROUSE_US(500)  /* and at least about this often */
-#define SLOT_RUNS_MAX 3               /* tasks that wake each other through the slot must not keep the others waiting */
-#define SWEEP_MIN_NS ROUSE_MS(1)
-#define SWEEP_MAX_NS ROUSE_MS(4)      /* a stuck worker is noticed at the second look: within twice this */
-#define SWEEP_QUIET 3                 /* alarms with everybody asleep before the sentinel sleeps for good */
-#define INJECT_SHARE 32               /* tasks taken from the shared queue at once, at most */
+#define MAINTENANCE_POLLS 61 /* as in other schedulers: rare enough to be free, no divisor of round numbers */
+#define MAINTENANCE_NS    ROUSE_US(500) /* and at least about this often */
+#define SLOT_RUNS_MAX     3 /* tasks that wake each other through the slot must not keep the others waiting */
+#define SWEEP_MIN_NS      ROUSE_MS(1)
+#define SWEEP_MAX_NS      ROUSE_MS(4) /* a stuck worker is noticed at the second look: within twice this */
+#define SWEEP_QUIET       3           /* alarms with everybody asleep before the sentinel sleeps for good */
+#define INJECT_SHARE      32          /* tasks taken from the shared queue at once, at most */
 
 static void bump(atomic_u64 *counter, uint64_t by)
 {
@@ -20,8 +20,8 @@ static void advance_tick(struct worker *worker)
 
 void worker_init(struct worker *worker, struct rouse_runtime *runtime, unsigned index, struct reactor *reactor)
 {
-    *worker = (struct worker){ .runtime = runtime, .index = index, .interval = MAINTENANCE_POLLS };
-    worker->local = (struct local){ &runtime->spawner.scheduler, reactor, NULL, os_now() };
+    *worker = (struct worker){.runtime = runtime, .index = index, .interval = MAINTENANCE_POLLS};
+    worker->local = (struct local){&runtime->spawner.scheduler, reactor, NULL, os_now()};
     worker->steals = runtime->scheduler == ROUSE_SCHEDULER_WORK_STEALING && runtime->workers > 1;
     worker->until_maintenance = MAINTENANCE_POLLS;
     worker->maintained_ns = worker->local.now_ns;
@@ -48,7 +48,8 @@ void worker_leave(struct worker *worker)
 void worker_notify(struct rouse_runtime *runtime)
 {
     uint32_t peer = idle_notify(&runtime->idle);
-    if (peer != IDLE_NOBODY) parker_unpark(&runtime->worker[peer].parker);
+    if (peer != IDLE_NOBODY)
+        parker_unpark(&runtime->worker[peer].parker);
 }
 
 static bool is_stealable(const struct worker *worker, const struct task_cell *cell)
@@ -64,26 +65,31 @@ static void overflow(struct worker *worker, struct task_cell *cell)
     struct queue batch;
     size_t count = ring_take_half(&worker->ring, items);
     if (count == 0) { /* a thief is making room at this moment */
-        if (ring_push(&worker->ring, cell)) return;
+        if (ring_push(&worker->ring, cell))
+            return;
         inject_push(&worker->runtime->inject, &cell->slot.link);
         return;
     }
     queue_init(&batch);
-    for (size_t i = 0; i < count; i++) queue_push(&batch, &((struct task_cell *)items[i])->slot.link);
+    for (size_t i = 0; i < count; i++)
+        queue_push(&batch, &((struct task_cell *)items[i])->slot.link);
     queue_push(&batch, &cell->slot.link);
     inject_push_batch(&worker->runtime->inject, &batch);
 }
 
 void worker_push(struct worker *worker, struct task_cell *cell)
 {
-    if (!is_stealable(worker, cell)) queue_push(&worker->own, &cell->slot.link);
-    else if (!ring_push(&worker->ring, cell)) overflow(worker, cell);
+    if (!is_stealable(worker, cell))
+        queue_push(&worker->own, &cell->slot.link);
+    else if (!ring_push(&worker->ring, cell))
+        overflow(worker, cell);
 }
 
 /* After a push of a task that peers may take while this worker goes on with what it does. */
 static void notify_after_push(struct worker *worker)
 {
-    if (worker->steals && !worker->dispatching) worker_notify(worker->runtime);
+    if (worker->steals && !worker->dispatching)
+        worker_notify(worker->runtime);
 }
 
 void worker_push_woken(struct worker *worker, struct task_cell *cell)
@@ -94,23 +100,27 @@ void worker_push_woken(struct worker *worker, struct task_cell *cell)
     }
     /* ACQ_REL: the sentinel may take the task at the same time. No notification: it runs next, here. */
     struct task_cell *before = atomic_ptr_exchange(&worker->slot, cell, ACQ_REL);
-    if (!before) return;
+    if (!before)
+        return;
     worker_push(worker, before);
     notify_after_push(worker);
 }
 
 void worker_send(struct worker *worker, struct task_cell *cell)
 {
-    if (inbox_push(&worker->inbox, &cell->slot.link)) parker_unpark(&worker->parker);
+    if (inbox_push(&worker->inbox, &cell->slot.link))
+        parker_unpark(&worker->parker);
 }
 
 static void take_inbox(struct worker *worker)
 {
     struct queue received;
-    if (inbox_is_empty(&worker->inbox)) return;
+    if (inbox_is_empty(&worker->inbox))
+        return;
     queue_init(&received);
     inbox_take(&worker->inbox, &received);
-    for (struct queue_link *link; (link = queue_pop(&received));) queue_push(&worker->own, link);
+    for (struct queue_link *link; (link = queue_pop(&received));)
+        queue_push(&worker->own, link);
 }
 
 static struct task_cell *pop_own(struct worker *worker)
@@ -121,10 +131,12 @@ static struct task_cell *pop_own(struct worker *worker)
 
 static struct task_cell *pop_slot(struct worker *worker)
 {
-    if (!worker->steals || !atomic_ptr_load(&worker->slot, RELAXED)) return NULL;
+    if (!worker->steals || !atomic_ptr_load(&worker->slot, RELAXED))
+        return NULL;
     if (worker->slot_runs >= SLOT_RUNS_MAX) {
         struct task_cell *cell = atomic_ptr_exchange(&worker->slot, NULL, ACQ_REL);
-        if (cell) worker_push(worker, cell);
+        if (cell)
+            worker_push(worker, cell);
         worker->slot_runs = 0;
         return NULL;
     }
@@ -143,11 +155,13 @@ static struct task_cell *pop_inject(struct worker *worker)
     struct rouse_runtime *runtime = worker->runtime;
     struct queue share;
     size_t length = inject_length(&runtime->inject), limit = length / runtime->workers + 1;
-    if (length == 0) return NULL;
+    if (length == 0)
+        return NULL;
     queue_init(&share);
     inject_pop_some(&runtime->inject, &share, limit < INJECT_SHARE ? limit : INJECT_SHARE);
     struct queue_link *first = queue_pop(&share);
-    for (struct queue_link *link; (link = queue_pop(&share));) worker_push(worker, task_of_link(link));
+    for (struct queue_link *link; (link = queue_pop(&share));)
+        worker_push(worker, task_of_link(link));
     return first ? task_of_link(first) : NULL;
 }
 
@@ -168,7 +182,8 @@ static size_t turn(struct worker *worker, struct reactor *reactor, int64_t deadl
     bump(&worker->counters.turns, 1);
     size_t happened = reactor_turn(reactor, deadline_ns);
     worker->dispatching = false;
-    if (worker->steals && happened > (is_idle ? 1u : 0u) && !ring_is_empty(&worker->ring)) worker_notify(worker->runtime);
+    if (worker->steals && happened > (is_idle ? 1u : 0u) && !ring_is_empty(&worker->ring))
+        worker_notify(worker->runtime);
     return happened;
 }
 
@@ -179,7 +194,8 @@ static void leave_reactor(struct rouse_runtime *runtime, struct reactor *reactor
     lock_release(&reactor->turn);
     size_t place = (size_t)(reactor - runtime->reactor);
     for (size_t i = place; i < runtime->workers; i += runtime->reactors)
-        if (&runtime->worker[i] != self) parker_unpark(&runtime->worker[i].parker);
+        if (&runtime->worker[i] != self)
+            parker_unpark(&runtime->worker[i].parker);
 }
 
 static bool polls_itself(const struct worker *worker)
@@ -217,18 +233,26 @@ static struct task_cell *maintain(struct worker *worker)
 static struct task_cell *find_local(struct worker *worker)
 {
     struct task_cell *cell = NULL;
-    if (--worker->until_maintenance == 0) cell = maintain(worker);
-    if (!cell) cell = pop_slot(worker);
-    if (cell) return cell;
+    if (--worker->until_maintenance == 0)
+        cell = maintain(worker);
+    if (!cell)
+        cell = pop_slot(worker);
+    if (cell)
+        return cell;
     worker->slot_runs = 0;
     /* The two queues take turns at being first. */
     bool own_first = worker->until_maintenance & 1;
-    if (!own_first) cell = pop_ring(worker);
-    if (!cell) cell = pop_own(worker);
-    if (!cell && own_first) cell = pop_ring(worker);
-    if (cell) return cell;
+    if (!own_first)
+        cell = pop_ring(worker);
+    if (!cell)
+        cell = pop_own(worker);
+    if (!cell && own_first)
+        cell = pop_ring(worker);
+    if (cell)
+        return cell;
     take_inbox(worker);
-    if ((cell = pop_own(worker))) return cell;
+    if ((cell = pop_own(worker)))
+        return cell;
     return pop_inject(worker);
 }
 
@@ -247,25 +271,31 @@ static struct task_cell *steal(struct worker *worker)
     for (unsigned i = 0; i < runtime->workers; i++) {
         struct worker *victim = &runtime->worker[(start + i) % runtime->workers];
         void *first;
-        if (victim == worker || ring_is_empty(&victim->ring)) continue;
+        if (victim == worker || ring_is_empty(&victim->ring))
+            continue;
         size_t taken = ring_steal(&victim->ring, &worker->ring, &first);
         bump(&worker->counters.steals, taken);
-        if (taken) return first;
+        if (taken)
+            return first;
     }
     return pop_inject(worker);
 }
 
 static void end_search(struct worker *worker)
 {
-    if (!worker->searching) return;
+    if (!worker->searching)
+        return;
     worker->searching = false;
-    if (idle_end_search(&worker->runtime->idle)) worker_notify(worker->runtime);
+    if (idle_end_search(&worker->runtime->idle))
+        worker_notify(worker->runtime);
 }
 
 static struct task_cell *search(struct worker *worker)
 {
-    if (!worker->steals) return NULL;
-    if (!worker->searching) worker->searching = idle_begin_search(&worker->runtime->idle);
+    if (!worker->steals)
+        return NULL;
+    if (!worker->searching)
+        worker->searching = idle_begin_search(&worker->runtime->idle);
     return worker->searching ? steal(worker) : NULL;
 }
 
@@ -274,7 +304,8 @@ static void pin(struct worker *worker, struct task_cell *cell)
 {
     const struct task_hooks *hooks = task_hooks(cell);
     atomic_u32 *home = hooks ? hooks->home(cell) : NULL;
-    if (!home || atomic_size_load(&cell->slot.word, RELAXED) & STATE_PINNED) return;
+    if (!home || atomic_size_load(&cell->slot.word, RELAXED) & STATE_PINNED)
+        return;
     atomic_u32_store(home, worker->index, RELAXED);
     atomic_u32_add(&worker->fibers, 1, RELAXED);
     atomic_size_or(&cell->slot.word, STATE_PINNED, RELEASE); /* with ACQUIRE in placement_submit: the home is set */
@@ -287,13 +318,15 @@ static void run(struct worker *worker, struct task_cell *cell)
     pin(worker, cell);
     bump(&worker->counters.polls, 1);
     task_run(cell, &worker->around);
-    if (worker->around.budget_ended) bump(&worker->counters.budget_ends, 1);
+    if (worker->around.budget_ended)
+        bump(&worker->counters.budget_ends, 1);
 }
 
 enum worker_step worker_step(struct worker *worker)
 {
     struct task_cell *cell = find_local(worker);
-    if (!cell) cell = search(worker);
+    if (!cell)
+        cell = search(worker);
     if (!cell) {
         worker->until_maintenance = worker->interval; /* parking looks at everything */
         return WORKER_IDLE;
@@ -308,10 +341,13 @@ enum worker_step worker_step(struct worker *worker)
 static bool sees_work(struct worker *worker, bool was_last_searcher)
 {
     struct rouse_runtime *runtime = worker->runtime;
-    if (worker_has_work(worker)) return true;
-    if (!was_last_searcher) return false;
+    if (worker_has_work(worker))
+        return true;
+    if (!was_last_searcher)
+        return false;
     for (unsigned i = 0; i < runtime->workers; i++)
-        if (!ring_is_empty(&runtime->worker[i].ring)) return true;
+        if (!ring_is_empty(&runtime->worker[i].ring))
+            return true;
     return false;
 }
 
@@ -331,12 +367,15 @@ static void sweep(struct worker *worker)
     for (unsigned i = 0; i < runtime->workers; i++) {
         struct worker *owner = &runtime->worker[i];
         struct reactor *reactor = owner->local.reactor;
-        if (owner == worker || !is_stuck(owner)) continue;
+        if (owner == worker || !is_stuck(owner))
+            continue;
         if (worker->steals) {
             struct task_cell *cell = atomic_ptr_exchange(&owner->slot, NULL, ACQ_REL);
-            if (cell) worker_push(worker, cell);
+            if (cell)
+                worker_push(worker, cell);
         }
-        if (!polls_itself(worker) || reactor == worker->local.reactor || !lock_try(&reactor->turn)) continue;
+        if (!polls_itself(worker) || reactor == worker->local.reactor || !lock_try(&reactor->turn))
+            continue;
         bump(&worker->counters.sweeps, 1);
         turn(worker, reactor, 0, true);
         leave_reactor(runtime, reactor, worker);
@@ -353,9 +392,12 @@ static bool become_sentinel(struct worker *worker)
 {
     struct idle *idle = &worker->runtime->idle;
     uint32_t nobody = IDLE_NOBODY;
-    if (is_sentinel(worker)) return true;
-    if (idle_awake(atomic_u32_load(&idle->state, RELAXED)) == 0) return false;
-    if (!atomic_u32_cas(&idle->sentinel, &nobody, worker->index, RELAXED, RELAXED)) return false;
+    if (is_sentinel(worker))
+        return true;
+    if (idle_awake(atomic_u32_load(&idle->state, RELAXED)) == 0)
+        return false;
+    if (!atomic_u32_cas(&idle->sentinel, &nobody, worker->index, RELAXED, RELAXED))
+        return false;
     worker->sweep_quiet = 0;
     worker->sweep_interval_ns = SWEEP_MIN_NS;
     return true;
@@ -363,7 +405,8 @@ static bool become_sentinel(struct worker *worker)
 
 static void resign_as_sentinel(struct worker *worker)
 {
-    if (is_sentinel(worker)) atomic_u32_store(&worker->runtime->idle.sentinel, IDLE_NOBODY, RELAXED);
+    if (is_sentinel(worker))
+        atomic_u32_store(&worker->runtime->idle.sentinel, IDLE_NOBODY, RELAXED);
 }
 
 /* The alarm: look round, and decide when to look again. */
@@ -378,7 +421,8 @@ static void ring_alarm(struct worker *worker)
     }
     sweep(worker);
     worker->sweep_interval_ns *= 2;
-    if (worker->sweep_interval_ns > SWEEP_MAX_NS) worker->sweep_interval_ns = SWEEP_MAX_NS;
+    if (worker->sweep_interval_ns > SWEEP_MAX_NS)
+        worker->sweep_interval_ns = SWEEP_MAX_NS;
 }
 
 /* One sleep, in the reactor if it is free, else on the parker's word. */
@@ -406,9 +450,11 @@ static bool is_stopping(const struct worker *worker)
 static void nudge_sentinel(struct worker *worker)
 {
     struct idle *idle = &worker->runtime->idle;
-    if (atomic_u32_load(&idle->sentinel, RELAXED) != IDLE_NOBODY) return;
+    if (atomic_u32_load(&idle->sentinel, RELAXED) != IDLE_NOBODY)
+        return;
     uint32_t sleeper = idle_any_sleeper(idle);
-    if (sleeper != IDLE_NOBODY) parker_unpark(&worker->runtime->worker[sleeper].parker);
+    if (sleeper != IDLE_NOBODY)
+        parker_unpark(&worker->runtime->worker[sleeper].parker);
 }
 
 void worker_park(struct worker *worker, int64_t deadline_ns)
@@ -426,7 +472,8 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
         sleep_once(worker, alarm_ns < deadline_ns ? alarm_ns : deadline_ns);
         int64_t now_ns = os_now();
         worker->local.now_ns = now_ns;
-        if (sentinel && now_ns >= alarm_ns) ring_alarm(worker);
+        if (sentinel && now_ns >= alarm_ns)
+            ring_alarm(worker);
         /* Without peers every wake-up is meant for this worker, or for the thread that drives it. */
         ended = runtime->workers == 1 || worker_has_work(worker) || is_stopping(worker) || now_ns >= deadline_ns ||
                 idle_was_notified(idle, worker->index);
@@ -434,5 +481,6 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
     advance_tick(worker);
     resign_as_sentinel(worker);
     worker->searching = idle_wake(idle, worker->index);
-    if (runtime->workers > 1) nudge_sentinel(worker);
+    if (runtime->workers > 1)
+        nudge_sentinel(worker);
 }

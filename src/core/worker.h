@@ -28,10 +28,10 @@ struct worker {
 
     /* ---- of its thread alone ---- */
     struct surroundings around; /* of the task that is polled */
-    struct queue own;           /* tasks that nobody may steal: pinned ones, dealt ones, all of a worker without peers */
-    struct slab *slab;          /* cells of the tasks spawned here */
-    struct stack_pool stacks;   /* of the fibers spawned here */
-    uint32_t slot_runs;         /* tasks taken from the slot in a row */
+    struct queue own;         /* tasks that nobody may steal: pinned ones, dealt ones, all of a worker without peers */
+    struct slab *slab;        /* cells of the tasks spawned here */
+    struct stack_pool stacks; /* of the fibers spawned here */
+    uint32_t slot_runs;       /* tasks taken from the slot in a row */
     uint32_t until_maintenance; /* polls until the shared queue and the reactor are looked at */
     uint32_t interval;          /* polls between two such looks: 61, fewer when polls are long */
     int64_t maintained_ns;      /* when the last look was */
@@ -42,13 +42,13 @@ struct worker {
     int64_t sweep_interval_ns;  /* as sentinel: until the next alarm */
 
     /* ---- shared ---- */
-    struct ring ring;         /* tasks that may be stolen */
-    atomic_ptr slot;          /* the last task woken by a task here; stolen only by the sentinel */
-    struct inbox inbox;       /* tasks for this worker from other threads */
-    struct parker parker;     /* its sleep */
-    atomic_u32 tick;          /* advances with each poll and each park: stands still while a task hogs the worker */
-    atomic_u32 swept_tick;    /* the tick that the sentinel saw at its last look */
-    atomic_u32 fibers;        /* fibers pinned here that have not ended: its load, as far as placement cares */
+    struct ring ring;      /* tasks that may be stolen */
+    atomic_ptr slot;       /* the last task woken by a task here; stolen only by the sentinel */
+    struct inbox inbox;    /* tasks for this worker from other threads */
+    struct parker parker;  /* its sleep */
+    atomic_u32 tick;       /* advances with each poll and each park: stands still while a task hogs the worker */
+    atomic_u32 swept_tick; /* the tick that the sentinel saw at its last look */
+    atomic_u32 fibers;     /* fibers pinned here that have not ended: its load, as far as placement cares */
     struct spawn_counts counts;
     struct worker_counters counters;
 };

@@ -28,7 +28,10 @@ struct fiber {
 
 #define PIECE 16 /* alignment of argument and result */
 
-static size_t argument_offset(void) { return size_align(sizeof(struct fiber), PIECE); }
+static size_t argument_offset(void)
+{
+    return size_align(sizeof(struct fiber), PIECE);
+}
 
 static void *result_of(struct fiber *fiber)
 {
@@ -43,9 +46,11 @@ static uintptr_t lowest_open(const struct surroundings *around, const struct fra
 {
     uintptr_t lowest = UINTPTR_MAX;
     for (const struct frame *frame = around->top; frame != root; frame = frame->parent)
-        if ((uintptr_t)frame < lowest) lowest = (uintptr_t)frame;
+        if ((uintptr_t)frame < lowest)
+            lowest = (uintptr_t)frame;
     for (const struct scope *scope = around->scope; scope; scope = scope->parent)
-        if ((uintptr_t)scope < lowest) lowest = (uintptr_t)scope;
+        if ((uintptr_t)scope < lowest)
+            lowest = (uintptr_t)scope;
     return lowest;
 }
 
@@ -85,8 +90,10 @@ static void body(void *argument)
     void *own = fiber->argument_bytes ? (char *)fiber + argument_offset() : fiber->argument;
     int value = fiber->function(own);
     uintptr_t lowest = lowest_open(&fiber->around, root_of(&fiber->around));
-    if (lowest != UINTPTR_MAX) value = end_unbalanced(fiber, lowest);
-    fiber->value = value == ROUSE_PENDING ? ROUSE_INVALID : value; /* that number means "not finished" to every caller */
+    if (lowest != UINTPTR_MAX)
+        value = end_unbalanced(fiber, lowest);
+    fiber->value =
+        value == ROUSE_PENDING ? ROUSE_INVALID : value; /* that number means "not finished" to every caller */
     fiber->function = NULL;
     annotation_before_switch(&fiber->annotation, fiber->resumer_annotation, true);
     switch_to(&fiber->context, fiber->resumer);
@@ -120,7 +127,8 @@ static void finish(struct fiber *fiber)
     annotation_fini(&fiber->annotation);
     stack_release(&worker->stacks, fiber->stack);
     fiber->stack = NULL;
-    if (!fiber->migrates) atomic_u32_sub(&worker->fibers, 1, RELAXED); /* a guess for placement */
+    if (!fiber->migrates)
+        atomic_u32_sub(&worker->fibers, 1, RELAXED); /* a guess for placement */
 }
 
 static int fiber_poll(void *state, void *result, rouse_context *context)
@@ -128,10 +136,11 @@ static int fiber_poll(void *state, void *result, rouse_context *context)
     struct fiber *fiber = state;
     struct surroundings *outer = surroundings_of(context);
     struct local *local = local_current();
-    struct switch_context here = { 0 };
+    struct switch_context here = {0};
     struct annotation here_annotation;
     (void)result;
-    if (!fiber->started) start(fiber, outer);
+    if (!fiber->started)
+        start(fiber, outer);
     surroundings_begin(&fiber->around);
     fiber->resumer = &here;
     fiber->resumer_annotation = &here_annotation;
@@ -142,7 +151,8 @@ static int fiber_poll(void *state, void *result, rouse_context *context)
     annotation_after_switch(&here_annotation, fiber->function ? &fiber->annotation : NULL);
     local->around = outer;
     outer->budget_ended = fiber->around.budget_ended;
-    if (fiber->function) return ROUSE_PENDING;
+    if (fiber->function)
+        return ROUSE_PENDING;
     finish(fiber);
     return fiber->value;
 }
@@ -165,7 +175,7 @@ static atomic_u32 *fiber_home(struct task_cell *cell)
     return fiber->migrates ? NULL : &fiber->home;
 }
 
-static const struct task_hooks fiber_hooks = { fiber_result, fiber_name, fiber_home };
+static const struct task_hooks fiber_hooks = {fiber_result, fiber_name, fiber_home};
 
 /* reserved[0] is not const in the public struct. */
 static const rouse_task_type fiber_type = {
@@ -173,7 +183,7 @@ static const rouse_task_type fiber_type = {
     .poll = fiber_poll,
     .state_size = sizeof(struct fiber),
     .state_alignment = PIECE,
-    .reserved = { (void *)(uintptr_t)&fiber_hooks, NULL },
+    .reserved = {(void *)(uintptr_t)&fiber_hooks, NULL},
 };
 
 /* ---- spawning ---- */
@@ -181,20 +191,22 @@ static const rouse_task_type fiber_type = {
 struct fiber_request {
     rouse_runtime *runtime; /* NULL: the current or default one */
     rouse_fiber_function *function;
-    const void *argument;   /* a pointer to pass on, or bytes to copy */
-    size_t argument_bytes;  /* 0: pass on */
+    const void *argument;  /* a pointer to pass on, or bytes to copy */
+    size_t argument_bytes; /* 0: pass on */
     size_t result_bytes;
     const rouse_fiber_options *options;
-    struct scope *scope;    /* NULL: none */
-    int64_t deadline_ns;    /* inherited */
+    struct scope *scope; /* NULL: none */
+    int64_t deadline_ns; /* inherited */
     const char *site;
 };
 
 static int complete_options(rouse_fiber_options *full, const rouse_fiber_options *given)
 {
     *full = (rouse_fiber_options)ROUSE_FIBER_OPTIONS_INIT;
-    if (!given) return ROUSE_OK;
-    if (given->size < offsetof(rouse_fiber_options, name)) return ROUSE_INVALID;
+    if (!given)
+        return ROUSE_OK;
+    if (given->size < offsetof(rouse_fiber_options, name))
+        return ROUSE_INVALID;
     memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
     unsigned known = ROUSE_FIBER_MIGRATES | ROUSE_FIBER_UNGUARDED;
     return full->flags & ~known ? ROUSE_INVALID : ROUSE_OK;
@@ -204,15 +216,18 @@ static int acquire_stack(struct rouse_runtime *runtime, const rouse_fiber_option
 {
     struct worker *worker = runtime_worker(runtime);
     bool unguarded = runtime->unguarded_stacks || (options->flags & ROUSE_FIBER_UNGUARDED);
-    if (worker) return stack_acquire(&worker->stacks, options->stack_bytes, unguarded, stack);
+    if (worker)
+        return stack_acquire(&worker->stacks, options->stack_bytes, unguarded, stack);
     return stack_store_acquire(&runtime->stacks, options->stack_bytes, unguarded, stack);
 }
 
 static void release_stack(struct rouse_runtime *runtime, struct stack *stack)
 {
     struct worker *worker = runtime_worker(runtime);
-    if (worker) stack_release(&worker->stacks, stack);
-    else stack_store_release(&runtime->stacks, stack);
+    if (worker)
+        stack_release(&worker->stacks, stack);
+    else
+        stack_store_release(&runtime->stacks, stack);
 }
 
 static int spawn(rouse_task *task, const struct fiber_request *request)
@@ -222,17 +237,25 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
     struct stack *stack;
     struct task_cell *cell;
     size_t extra;
-    if (task) task->cell = NULL;
+    if (task)
+        task->cell = NULL;
     int status = complete_options(&options, request->options);
-    if (status != ROUSE_OK) return status;
-    if (!request->function || (request->argument_bytes && !request->argument)) return ROUSE_INVALID;
-    if (request->argument_bytes > SIZE_MAX / 8 || request->result_bytes > SIZE_MAX / 8) return ROUSE_TOO_LARGE;
-    extra = argument_offset() - sizeof(struct fiber) + size_align(request->argument_bytes, PIECE) + request->result_bytes;
+    if (status != ROUSE_OK)
+        return status;
+    if (!request->function || (request->argument_bytes && !request->argument))
+        return ROUSE_INVALID;
+    if (request->argument_bytes > SIZE_MAX / 8 || request->result_bytes > SIZE_MAX / 8)
+        return ROUSE_TOO_LARGE;
+    extra =
+        argument_offset() - sizeof(struct fiber) + size_align(request->argument_bytes, PIECE) + request->result_bytes;
     runtime = runtime_choose(runtime);
-    if (!runtime) return ROUSE_NO_MEMORY;
-    if (runtime->spawner.process != os_process()) return ROUSE_FORKED;
+    if (!runtime)
+        return ROUSE_NO_MEMORY;
+    if (runtime->spawner.process != os_process())
+        return ROUSE_FORKED;
     status = acquire_stack(runtime, &options, &stack);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     struct fiber fiber = {
         .stack = stack,
         .function = request->function,
@@ -244,17 +267,20 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
     };
     stack->name = fiber.name;
     stack->site = request->site;
-    struct spawn_request make = { &fiber_type, &fiber, extra, request->scope, request->deadline_ns, request->site,
-                                  task != NULL };
+    struct spawn_request make = {&fiber_type,          &fiber,        extra,       request->scope,
+                                 request->deadline_ns, request->site, task != NULL};
     status = runtime_make(&runtime, &make, &cell);
     if (status != ROUSE_OK) {
         release_stack(runtime, stack);
         return status;
     }
     struct fiber *made = task_state(cell);
-    if (request->argument_bytes) memcpy((char *)made + argument_offset(), request->argument, request->argument_bytes);
-    if (request->result_bytes) memset(result_of(made), 0, request->result_bytes);
-    if (task) task->cell = cell;
+    if (request->argument_bytes)
+        memcpy((char *)made + argument_offset(), request->argument, request->argument_bytes);
+    if (request->result_bytes)
+        memset(result_of(made), 0, request->result_bytes);
+    if (task)
+        task->cell = cell;
     placement_spawned(runtime, cell);
     return ROUSE_OK;
 }
@@ -268,28 +294,43 @@ static struct surroundings *current_fiber(void)
 int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options, const char *site)
 {
     struct surroundings *around = current_fiber();
-    if (!around) return ROUSE_NOT_IN_FIBER;
-    if (!around->scope) return ROUSE_UNBALANCED;
-    struct fiber_request request = { .runtime = rouse_runtime_current(), .function = function, .argument = argument,
-                                     .options = options, .scope = around->scope,
-                                     .deadline_ns = surroundings_deadline(around), .site = site };
+    if (!around)
+        return ROUSE_NOT_IN_FIBER;
+    if (!around->scope)
+        return ROUSE_UNBALANCED;
+    struct fiber_request request = {.runtime = rouse_runtime_current(),
+                                    .function = function,
+                                    .argument = argument,
+                                    .options = options,
+                                    .scope = around->scope,
+                                    .deadline_ns = surroundings_deadline(around),
+                                    .site = site};
     return spawn(NULL, &request);
 }
 
 int rouse_go_detached_at(rouse_runtime *runtime, rouse_fiber_function *function, void *argument,
                          const rouse_fiber_options *options, const char *site)
 {
-    struct fiber_request request = { .runtime = runtime, .function = function, .argument = argument, .options = options,
-                                     .deadline_ns = ROUSE_NEVER, .site = site };
+    struct fiber_request request = {.runtime = runtime,
+                                    .function = function,
+                                    .argument = argument,
+                                    .options = options,
+                                    .deadline_ns = ROUSE_NEVER,
+                                    .site = site};
     return spawn(NULL, &request);
 }
 
 int rouse_spawn_fiber_at(rouse_task *task, rouse_runtime *runtime, rouse_fiber_function *function, const void *argument,
                          size_t size, size_t result_size, const rouse_fiber_options *options, const char *site)
 {
-    struct fiber_request request = { .runtime = runtime, .function = function, .argument = argument,
-                                     .argument_bytes = size, .result_bytes = result_size, .options = options,
-                                     .deadline_ns = ROUSE_NEVER, .site = site };
+    struct fiber_request request = {.runtime = runtime,
+                                    .function = function,
+                                    .argument = argument,
+                                    .argument_bytes = size,
+                                    .result_bytes = result_size,
+                                    .options = options,
+                                    .deadline_ns = ROUSE_NEVER,
+                                    .site = site};
     return spawn(task, &request);
 }
 

@@ -16,8 +16,10 @@ static struct surroundings *current_fiber(void)
 int rouse_scope_open(rouse_scope *opened)
 {
     struct surroundings *around = current_fiber();
-    if (!opened) return ROUSE_INVALID;
-    if (!around) return ROUSE_NOT_IN_FIBER;
+    if (!opened)
+        return ROUSE_INVALID;
+    if (!around)
+        return ROUSE_NOT_IN_FIBER;
     struct scope *scope = (struct scope *)(void *)opened;
     scope_init(scope, around);
     around->scope = scope;
@@ -31,14 +33,23 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
     struct scope *scope = (struct scope *)(void *)opened;
     struct task_cell *cell;
     rouse_runtime *runtime = rouse_runtime_current();
-    if (task) task->cell = NULL;
-    if (!around) return ROUSE_NOT_IN_FIBER;
-    if (!scope || !type || type->reserved[0] || scope->owner != around) return ROUSE_INVALID;
-    struct spawn_request request = { .type = type, .state = state, .scope = scope, .site = site,
-                                     .deadline_ns = surroundings_deadline(around), .joinable = task != NULL };
+    if (task)
+        task->cell = NULL;
+    if (!around)
+        return ROUSE_NOT_IN_FIBER;
+    if (!scope || !type || type->reserved[0] || scope->owner != around)
+        return ROUSE_INVALID;
+    struct spawn_request request = {.type = type,
+                                    .state = state,
+                                    .scope = scope,
+                                    .site = site,
+                                    .deadline_ns = surroundings_deadline(around),
+                                    .joinable = task != NULL};
     int status = runtime_make(&runtime, &request, &cell);
-    if (status != ROUSE_OK) return status;
-    if (task) task->cell = cell;
+    if (status != ROUSE_OK)
+        return status;
+    if (task)
+        task->cell = cell;
     placement_spawned(runtime, cell);
     return ROUSE_OK;
 }
@@ -46,7 +57,8 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
 int rouse_scope_cancel(rouse_scope *opened, int64_t grace_ns)
 {
     struct scope *scope = (struct scope *)(void *)opened;
-    if (!scope || !scope->owner) return ROUSE_INVALID;
+    if (!scope || !scope->owner)
+        return ROUSE_INVALID;
     scope_cancel(scope, rouse_after(grace_ns));
     return ROUSE_OK;
 }
@@ -55,9 +67,11 @@ int rouse_scope_close(rouse_scope *opened)
 {
     struct surroundings *around = current_fiber();
     struct scope *scope = (struct scope *)(void *)opened;
-    if (!around) return ROUSE_NOT_IN_FIBER;
-    if (!scope || around->scope != scope) return ROUSE_UNBALANCED;
-    rouse_waker waker = { around->cell, &task_waker_table }; /* borrowed */
+    if (!around)
+        return ROUSE_NOT_IN_FIBER;
+    if (!scope || around->scope != scope)
+        return ROUSE_UNBALANCED;
+    rouse_waker waker = {around->cell, &task_waker_table}; /* borrowed */
     int64_t told_ns = ROUSE_NEVER;
     bool told = false;
     while (scope_poll_empty(scope, &waker) == ROUSE_PENDING) {
@@ -70,7 +84,8 @@ int rouse_scope_close(rouse_scope *opened)
             scope_cancel(scope, limit_ns);
             continue;
         }
-        if (status == ROUSE_OK) surroundings_pend(around, &waker); /* a shield's end lets the cancelling through */
+        if (status == ROUSE_OK)
+            surroundings_pend(around, &waker); /* a shield's end lets the cancelling through */
         around->suspend(around);
     }
     around->scope = scope->parent;
@@ -90,7 +105,8 @@ static int run_main(void *argument)
     struct main_call *call = argument;
     rouse_scope scope;
     int status = rouse_scope_open(&scope);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     int value = call->function(call->argument);
     int children = rouse_scope_close(&scope);
     return value != ROUSE_OK ? value : children;
@@ -98,17 +114,21 @@ static int run_main(void *argument)
 
 int rouse_run(rouse_fiber_function *function, void *argument, const rouse_options *options)
 {
-    struct main_call call = { function, argument };
+    struct main_call call = {function, argument};
     rouse_fiber_options fiber_options = ROUSE_FIBER_OPTIONS_INIT;
     rouse_runtime *runtime;
     rouse_task task;
-    if (!function) return ROUSE_INVALID;
-    if (os_current()) return ROUSE_IN_POLL;
+    if (!function)
+        return ROUSE_INVALID;
+    if (os_current())
+        return ROUSE_IN_POLL;
     int status = rouse_runtime_new(&runtime, options);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     fiber_options.name = "main";
     status = rouse_spawn_fiber_at(&task, runtime, run_main, &call, sizeof call, 0, &fiber_options, NULL);
-    if (status == ROUSE_OK) status = rouse_join(&task, NULL);
+    if (status == ROUSE_OK)
+        status = rouse_join(&task, NULL);
     rouse_detach(&task);
     rouse_runtime_shutdown(runtime, RUN_SHUTDOWN_NS, NULL, NULL);
     return status;

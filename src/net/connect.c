@@ -17,17 +17,20 @@ _Static_assert(sizeof(struct connect_op) <= sizeof(rouse_op), "fits an operation
 static int begin(struct connect_op *connect)
 {
     os_handle handle;
-    if (!connect->stream || !connect->address) return ROUSE_INVALID;
+    if (!connect->stream || !connect->address)
+        return ROUSE_INVALID;
     int status = os_tcp_open(&handle, connect->address->family);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     os_option_set(handle, ROUSE_OPTION_NO_DELAY, 1); /* a wish: failing is no error */
     status = os_tcp_connect(handle, connect->address);
     if (status != ROUSE_OK && status != ROUSE_PENDING) {
         os_close(handle);
         return status;
     }
-    int made = stream_make(&connect->connecting, handle, OS_KIND_STREAM_SOCKET, 0, connect->site);
-    if (made == ROUSE_OK) return status;
+    int made = stream_make(&connect->connecting, handle, OS_KIND_STREAM_SOCKET, 0, 0, connect->site);
+    if (made == ROUSE_OK)
+        return status;
     os_close(handle);
     return made;
 }
@@ -35,8 +38,10 @@ static int begin(struct connect_op *connect)
 /* The stream is the caller's, or it never was one. */
 static int finish(struct connect_op *connect, int status)
 {
-    if (status == ROUSE_OK) *connect->stream = connect->connecting;
-    else if (connect->connecting) rouse_close(connect->connecting);
+    if (status == ROUSE_OK)
+        *connect->stream = connect->connecting;
+    else if (connect->connecting)
+        rouse_close(connect->connecting);
     connect->connecting = NULL;
     return status;
 }
@@ -48,13 +53,17 @@ static ptrdiff_t connect_poll(rouse_op *op, rouse_context *context)
     int status = connect->connecting ? ROUSE_PENDING : begin(connect);
     while (status == ROUSE_PENDING) {
         status = waker_map_begin(&call, (uintptr_t)connect->connecting, BACKEND_WRITE, &connect->node, &context->waker);
-        if (status == ROUSE_PENDING) return status;
-        if (status != ROUSE_OK) break;
+        if (status == ROUSE_PENDING)
+            return status;
+        if (status != ROUSE_OK)
+            break;
         int result = os_tcp_connect_result(call.slot->source.handle);
         enum call_outcome outcome = result == ROUSE_PENDING ? CALL_BLOCKED : CALL_PROGRESS;
         status = waker_map_end(&call, outcome, &connect->node, &context->waker);
-        if (outcome == CALL_BLOCKED && status == ROUSE_PENDING) return status;
-        if (status == ROUSE_OK) status = result; /* PENDING here: an event came in between, look again */
+        if (outcome == CALL_BLOCKED && status == ROUSE_PENDING)
+            return status;
+        if (status == ROUSE_OK)
+            status = result; /* PENDING here: an event came in between, look again */
     }
     return finish(connect, status);
 }
@@ -62,19 +71,21 @@ static ptrdiff_t connect_poll(rouse_op *op, rouse_context *context)
 static int connect_cancel(rouse_op *op)
 {
     struct connect_op *connect = (struct connect_op *)(void *)op;
-    if (!connect->connecting) return ROUSE_OP_IDLE;
+    if (!connect->connecting)
+        return ROUSE_OP_IDLE;
     waker_map_cancel((uintptr_t)connect->connecting, BACKEND_WRITE, &connect->node);
     finish(connect, ROUSE_CANCELLED);
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type connect_type = { "connect", connect_poll, connect_cancel, NULL };
+static const struct op_type connect_type = {"connect", connect_poll, connect_cancel, NULL};
 
 static void init(rouse_op *op, rouse_stream **stream, const rouse_address *address, const char *site)
 {
-    if (stream) *stream = NULL;
-    *(struct connect_op *)(void *)op = (struct connect_op){ .head = { &connect_type }, .stream = stream,
-                                                            .address = address, .site = site };
+    if (stream)
+        *stream = NULL;
+    *(struct connect_op *)(void *)op =
+        (struct connect_op){.head = {&connect_type}, .stream = stream, .address = address, .site = site};
 }
 
 void rouse_connect_init(rouse_op *op, rouse_stream **stream, const rouse_address *address)
@@ -86,10 +97,12 @@ int rouse_connect_at(rouse_stream **stream, const char *text, const char *site)
 {
     rouse_op op;
     rouse_address address;
-    if (!stream) return ROUSE_INVALID;
+    if (!stream)
+        return ROUSE_INVALID;
     *stream = NULL;
     int status = rouse_address_parse(&address, text);
-    if (status != ROUSE_OK) return status;
+    if (status != ROUSE_OK)
+        return status;
     init(&op, stream, &address, site);
     return op_await_status(&op);
 }
@@ -100,10 +113,12 @@ static int with_descriptor(rouse_stream *stream, int (*ask)(os_handle handle, ro
                            rouse_address *address)
 {
     struct slot *slot;
-    if (!address) return ROUSE_INVALID;
+    if (!address)
+        return ROUSE_INVALID;
     int status = stream_enter(&slot, stream);
-    if (status != ROUSE_OK) return status;
-    status = slot->flags & SLOT_USER ? ROUSE_NOT_SUPPORTED : ask(slot->source.handle, address);
+    if (status != ROUSE_OK)
+        return status;
+    status = slot->traits & SLOT_USER ? ROUSE_NOT_SUPPORTED : ask(slot->source.handle, address);
     stream_leave(slot);
     return status;
 }
@@ -122,8 +137,9 @@ int rouse_option_set(rouse_stream *stream, int option, int value)
 {
     struct slot *slot;
     int status = stream_enter(&slot, stream);
-    if (status != ROUSE_OK) return status;
-    status = slot->flags & SLOT_USER ? ROUSE_NOT_SUPPORTED : os_option_set(slot->source.handle, option, value);
+    if (status != ROUSE_OK)
+        return status;
+    status = slot->traits & SLOT_USER ? ROUSE_NOT_SUPPORTED : os_option_set(slot->source.handle, option, value);
     stream_leave(slot);
     return status;
 }
@@ -131,10 +147,12 @@ int rouse_option_set(rouse_stream *stream, int option, int value)
 int rouse_option_get(rouse_stream *stream, int option, int *value)
 {
     struct slot *slot;
-    if (!value) return ROUSE_INVALID;
+    if (!value)
+        return ROUSE_INVALID;
     int status = stream_enter(&slot, stream);
-    if (status != ROUSE_OK) return status;
-    status = slot->flags & SLOT_USER ? ROUSE_NOT_SUPPORTED : os_option_get(slot->source.handle, option, value);
+    if (status != ROUSE_OK)
+        return status;
+    status = slot->traits & SLOT_USER ? ROUSE_NOT_SUPPORTED : os_option_get(slot->source.handle, option, value);
     stream_leave(slot);
     return status;
 }

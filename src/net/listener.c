@@ -12,8 +12,10 @@
 static int complete_options(rouse_listen_options *full, const rouse_listen_options *given)
 {
     *full = (rouse_listen_options)ROUSE_LISTEN_OPTIONS_INIT;
-    if (!given) return ROUSE_OK;
-    if (given->size < offsetof(rouse_listen_options, backlog) + sizeof(int)) return ROUSE_INVALID;
+    if (!given)
+        return ROUSE_OK;
+    if (given->size < offsetof(rouse_listen_options, backlog) + sizeof(int))
+        return ROUSE_INVALID;
     memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
     return full->backlog < 0 ? ROUSE_INVALID : ROUSE_OK;
 }
@@ -24,19 +26,26 @@ int rouse_listen_at(rouse_listener **listener, const char *text, const rouse_lis
     rouse_address address;
     os_handle handle;
     rouse_stream *stream;
-    if (!listener) return ROUSE_INVALID;
+    if (!listener)
+        return ROUSE_INVALID;
     *listener = NULL;
     int status = complete_options(&options, given);
-    if (status == ROUSE_OK) status = rouse_address_parse(&address, text);
-    if (status == ROUSE_OK) status = os_tcp_open(&handle, address.family);
-    if (status != ROUSE_OK) return status;
+    if (status == ROUSE_OK)
+        status = rouse_address_parse(&address, text);
+    if (status == ROUSE_OK)
+        status = os_tcp_open(&handle, address.family);
+    if (status != ROUSE_OK)
+        return status;
     status = os_tcp_bind(handle, &address, options.reuse_address, options.reuse_port, options.v6_only);
-    if (status == ROUSE_OK) status = os_tcp_listen(handle, options.backlog ? options.backlog : BACKLOG_DEFAULT);
+    if (status == ROUSE_OK)
+        status = os_tcp_listen(handle, options.backlog ? options.backlog : BACKLOG_DEFAULT);
     if (status == ROUSE_OK)
         status = stream_make(&stream, handle, OS_KIND_OTHER_SOCKET,
-                             SLOT_LISTENER | (options.no_delay ? (unsigned)SLOT_NO_DELAY : 0u), site);
-    if (status == ROUSE_OK) *listener = (rouse_listener *)stream;
-    else os_close(handle);
+                             SLOT_LISTENER | (options.no_delay ? (unsigned)SLOT_NO_DELAY : 0u), 0, site);
+    if (status == ROUSE_OK)
+        *listener = (rouse_listener *)stream;
+    else
+        os_close(handle);
     return status;
 }
 
@@ -68,20 +77,23 @@ enum { ACCEPT_AGAIN = 1 };
 
 static ptrdiff_t adopt_connection(struct accept_op *accept, const struct slot *listener, os_handle handle)
 {
-    unsigned flags = 0;
     const char *site = accept->site ? accept->site : listener->site;
-    if (listener->flags & SLOT_NO_DELAY) os_option_set(handle, ROUSE_OPTION_NO_DELAY, 1); /* a wish: failing is no error */
-    int status = stream_make(accept->stream, handle, OS_KIND_STREAM_SOCKET, flags, site);
-    if (status != ROUSE_OK) os_close(handle);
+    if (listener->traits & SLOT_NO_DELAY)
+        os_option_set(handle, ROUSE_OPTION_NO_DELAY, 1); /* a wish: failing is no error */
+    int status = stream_make(accept->stream, handle, OS_KIND_STREAM_SOCKET, 0, 0, site);
+    if (status != ROUSE_OK)
+        os_close(handle);
     return status;
 }
 
 static ptrdiff_t attempt(struct accept_op *accept, const struct slot *listener)
 {
     os_handle handle;
-    if (!(listener->flags & SLOT_LISTENER)) return ROUSE_INVALID;
+    if (!(listener->traits & SLOT_LISTENER))
+        return ROUSE_INVALID;
     int status = os_tcp_accept(listener->source.handle, &handle, accept->peer);
-    if (status == ROUSE_OK) return adopt_connection(accept, listener, handle);
+    if (status == ROUSE_OK)
+        return adopt_connection(accept, listener, handle);
     return status != ROUSE_PENDING && os_accept_error_passes(status) ? ACCEPT_AGAIN : status;
 }
 
@@ -97,22 +109,29 @@ static ptrdiff_t accept_poll(rouse_op *op, rouse_context *context)
 {
     struct accept_op *accept = (struct accept_op *)(void *)op;
     struct slot_call call;
-    if (!accept->stream) return ROUSE_INVALID;
+    if (!accept->stream)
+        return ROUSE_INVALID;
     if (accept->exhausted) {
         exhaustion_cancel(&accept->node);
         accept->exhausted = false;
     }
     for (int failures = 0; failures < FAILURES_IN_A_ROW;) {
         int status = waker_map_begin(&call, accept->handle, BACKEND_READ, &accept->node, &context->waker);
-        if (status != ROUSE_OK) return status;
+        if (status != ROUSE_OK)
+            return status;
         ptrdiff_t answer = attempt(accept, call.slot);
         enum call_outcome outcome = answer == ROUSE_PENDING ? CALL_BLOCKED : CALL_PROGRESS;
         status = waker_map_end(&call, outcome, &accept->node, &context->waker);
-        if (outcome == CALL_BLOCKED && status != ROUSE_OK) return status;
-        if (outcome == CALL_BLOCKED) continue; /* a connection came in between */
-        if (answer == ACCEPT_AGAIN) failures++;
-        else if (answer < 0 && os_accept_error_is_exhaustion((int)answer)) return wait_for_descriptor(accept, &context->waker);
-        else return answer;
+        if (outcome == CALL_BLOCKED && status != ROUSE_OK)
+            return status;
+        if (outcome == CALL_BLOCKED)
+            continue; /* a connection came in between */
+        if (answer == ACCEPT_AGAIN)
+            failures++;
+        else if (answer < 0 && os_accept_error_is_exhaustion((int)answer))
+            return wait_for_descriptor(accept, &context->waker);
+        else
+            return answer;
     }
     rouse_waker_wake_by_ref(&context->waker); /* a storm of failing connections: let others run in between */
     return ROUSE_PENDING;
@@ -121,19 +140,22 @@ static ptrdiff_t accept_poll(rouse_op *op, rouse_context *context)
 static int accept_cancel(rouse_op *op)
 {
     struct accept_op *accept = (struct accept_op *)(void *)op;
-    if (accept->exhausted) exhaustion_cancel(&accept->node);
-    else waker_map_cancel(accept->handle, BACKEND_READ, &accept->node);
+    if (accept->exhausted)
+        exhaustion_cancel(&accept->node);
+    else
+        waker_map_cancel(accept->handle, BACKEND_READ, &accept->node);
     accept->exhausted = false;
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type accept_type = { "accept", accept_poll, accept_cancel, NULL };
+static const struct op_type accept_type = {"accept", accept_poll, accept_cancel, NULL};
 
 static void init(rouse_op *op, rouse_listener *listener, rouse_stream **stream, rouse_address *peer, const char *site)
 {
-    if (stream) *stream = NULL;
-    *(struct accept_op *)(void *)op = (struct accept_op){ .head = { &accept_type }, .handle = (uintptr_t)listener,
-                                                          .stream = stream, .peer = peer, .site = site };
+    if (stream)
+        *stream = NULL;
+    *(struct accept_op *)(void *)op = (struct accept_op){
+        .head = {&accept_type}, .handle = (uintptr_t)listener, .stream = stream, .peer = peer, .site = site};
 }
 
 void rouse_accept_init(rouse_op *op, rouse_listener *listener, rouse_stream **stream, rouse_address *peer)
@@ -154,12 +176,15 @@ int rouse_serve(rouse_listener *listener, rouse_fiber_function *serve)
     int status;
     rouse_fiber_options options = ROUSE_FIBER_OPTIONS_INIT;
     options.name = "connection";
-    if (!serve) return ROUSE_INVALID;
+    if (!serve)
+        return ROUSE_INVALID;
     while ((status = rouse_accept_at(listener, &peer, NULL, NULL)) == ROUSE_OK) {
         status = rouse_go_at(serve, peer, &options, NULL);
-        if (status == ROUSE_OK) continue;
+        if (status == ROUSE_OK)
+            continue;
         rouse_close(peer);
-        if (status == ROUSE_NOT_IN_FIBER || status == ROUSE_UNBALANCED || status == ROUSE_SHUTTING_DOWN) break;
+        if (status == ROUSE_NOT_IN_FIBER || status == ROUSE_UNBALANCED || status == ROUSE_SHUTTING_DOWN)
+            break;
         /* Memory or stacks have run out, or the scope was cancelled: the peer is turned away, which the next accept
          * notices in the second case. */
     }

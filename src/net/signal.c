@@ -30,9 +30,12 @@ static void on_signal(int signal)
 static int open_event(void)
 {
     int status = os_event_open(&signals.event);
-    if (status != ROUSE_OK) return status;
-    status = stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_SHARED | SLOT_KEEP | SLOT_BROADCAST, ROUSE_HERE);
-    if (status != ROUSE_OK) os_event_close(&signals.event);
+    if (status != ROUSE_OK)
+        return status;
+    status = stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_BROADCAST,
+                         SLOT_SHARED | SLOT_KEEP, ROUSE_HERE);
+    if (status != ROUSE_OK)
+        os_event_close(&signals.event);
     return status;
 }
 
@@ -47,25 +50,33 @@ static void close_event(void)
 static void restore(int which)
 {
     for (int signal = 1; signal <= SIGNALS_ALL; signal *= 2)
-        if (signals.installed & which & signal) os_signal_restore(signal);
-    if (signals.installed && !(signals.installed &= ~which)) close_event();
+        if (signals.installed & which & signal)
+            os_signal_restore(signal);
+    if (signals.installed && !(signals.installed &= ~which))
+        close_event();
 }
 
 static int install(int wanted)
 {
     int status = ROUSE_OK, added = 0;
     lock_acquire(&signals.lock);
-    if (!signals.installed) status = open_event();
-    if (!signals.restores_at_exit) signals.restores_at_exit = os_at_exit(rouse_signal_restore) == ROUSE_OK;
+    if (!signals.installed)
+        status = open_event();
+    if (!signals.restores_at_exit)
+        signals.restores_at_exit = os_at_exit(rouse_signal_restore) == ROUSE_OK;
     for (int signal = 1; signal <= SIGNALS_ALL && status == ROUSE_OK; signal *= 2) {
-        if (!(wanted & signal) || signals.installed & signal) continue;
+        if (!(wanted & signal) || signals.installed & signal)
+            continue;
         status = os_signal_install(signal, on_signal);
-        if (status != ROUSE_OK) break;
+        if (status != ROUSE_OK)
+            break;
         signals.installed |= signal;
         added |= signal;
     }
-    if (status != ROUSE_OK && signals.stream && !signals.installed) close_event();
-    else if (status != ROUSE_OK) restore(added);
+    if (status != ROUSE_OK && signals.stream && !signals.installed)
+        close_event();
+    else if (status != ROUSE_OK)
+        restore(added);
     lock_release(&signals.lock);
     return status;
 }
@@ -113,10 +124,12 @@ static ptrdiff_t signal_poll(rouse_op *op, rouse_context *context)
 {
     struct signal_op *wait = (struct signal_op *)(void *)op;
     struct slot_call call;
-    if (!is_valid(wait->wanted)) return ROUSE_INVALID;
+    if (!is_valid(wait->wanted))
+        return ROUSE_INVALID;
     if (!wait->installed) {
         int status = install(wait->wanted);
-        if (status != ROUSE_OK) return status;
+        if (status != ROUSE_OK)
+            return status;
         wait->installed = true;
         lock_acquire(&signals.lock);
         wait->handle = (uintptr_t)signals.stream;
@@ -129,27 +142,31 @@ static ptrdiff_t signal_poll(rouse_op *op, rouse_context *context)
             return signal;
         }
         int status = waker_map_begin(&call, wait->handle, BACKEND_READ, &wait->node, &context->waker);
-        if (status != ROUSE_OK) return status;
+        if (status != ROUSE_OK)
+            return status;
         os_event_clear(&signals.event);
         signal = take_mark(wait->wanted);
         status = waker_map_end(&call, signal ? CALL_PROGRESS : CALL_BLOCKED, &wait->node, &context->waker);
-        if (signal) return signal;
-        if (status != ROUSE_OK) return status;
+        if (signal)
+            return signal;
+        if (status != ROUSE_OK)
+            return status;
     }
 }
 
 static int signal_cancel(rouse_op *op)
 {
     struct signal_op *wait = (struct signal_op *)(void *)op;
-    if (wait->installed) waker_map_cancel(wait->handle, BACKEND_READ, &wait->node);
+    if (wait->installed)
+        waker_map_cancel(wait->handle, BACKEND_READ, &wait->node);
     return ROUSE_OP_IDLE;
 }
 
-static const struct op_type signal_type = { "signal", signal_poll, signal_cancel, NULL };
+static const struct op_type signal_type = {"signal", signal_poll, signal_cancel, NULL};
 
 void rouse_signal_wait_init(rouse_op *op, int wanted)
 {
-    *(struct signal_op *)(void *)op = (struct signal_op){ .head = { &signal_type }, .wanted = wanted };
+    *(struct signal_op *)(void *)op = (struct signal_op){.head = {&signal_type}, .wanted = wanted};
 }
 
 int rouse_signal_wait(int wanted)

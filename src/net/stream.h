@@ -4,8 +4,9 @@
 
 #include "core/registry.h"
 
-/* Makes a stream of a descriptor; on failure the descriptor is still the caller's. Flags: enum slot_flag. */
-int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned flags, const char *site);
+/* Makes a stream of a descriptor; on failure the descriptor is still the caller's. */
+int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned traits, unsigned flags,
+                const char *site);
 
 /* For calls that use the descriptor without waiting: keeps a close from taking it away. OK or CLOSED. */
 int stream_enter(struct slot **slot, rouse_stream *stream);

@@ -29,51 +29,54 @@
 /* One struct type for each width, so that a plain access does not compile by accident.
  * load, store, exchange and compare-exchange for all; add, sub, or, and (answering the old value) for the numbers.
  * atomic_X_cas writes the value it found to *expected when it fails; the weak form may fail for no reason. */
-#define ROUSE_ATOMIC_TYPE(name, type)                                                                                  \
-    typedef struct atomic_##name {                                                                                     \
-        _Atomic(type) value;                                                                                           \
-    } atomic_##name;                                                                                                   \
-    static inline void atomic_##name##_init(atomic_##name *a, type v) { atomic_init(&a->value, v); }                  \
+#define ROUSE_ATOMIC_TYPE(name, type)                                                                                 \
+    typedef struct atomic_##name {                                                                                    \
+        _Atomic(type) value;                                                                                          \
+    } atomic_##name;                                                                                                  \
+    static inline void atomic_##name##_init(atomic_##name *a, type v)                                                 \
+    {                                                                                                                 \
+        atomic_init(&a->value, v);                                                                                    \
+    }                                                                                                                 \
     static inline type atomic_##name##_load(const atomic_##name *a, memory_order order)                               \
-    {                                                                                                                  \
-        return atomic_load_explicit(&((atomic_##name *)(uintptr_t)a)->value, order);                                   \
-    }                                                                                                                  \
+    {                                                                                                                 \
+        return atomic_load_explicit(&((atomic_##name *)(uintptr_t)a)->value, order);                                  \
+    }                                                                                                                 \
     static inline void atomic_##name##_store(atomic_##name *a, type v, memory_order order)                            \
-    {                                                                                                                  \
-        atomic_store_explicit(&a->value, v, order);                                                                    \
-    }                                                                                                                  \
+    {                                                                                                                 \
+        atomic_store_explicit(&a->value, v, order);                                                                   \
+    }                                                                                                                 \
     static inline type atomic_##name##_exchange(atomic_##name *a, type v, memory_order order)                         \
-    {                                                                                                                  \
-        return atomic_exchange_explicit(&a->value, v, order);                                                          \
-    }                                                                                                                  \
+    {                                                                                                                 \
+        return atomic_exchange_explicit(&a->value, v, order);                                                         \
+    }                                                                                                                 \
     static inline bool atomic_##name##_cas(atomic_##name *a, type *expected, type desired, memory_order success,      \
-                                           memory_order failure)                                                       \
-    {                                                                                                                  \
-        return atomic_compare_exchange_strong_explicit(&a->value, expected, desired, success, failure);                \
-    }                                                                                                                  \
+                                           memory_order failure)                                                      \
+    {                                                                                                                 \
+        return atomic_compare_exchange_strong_explicit(&a->value, expected, desired, success, failure);               \
+    }                                                                                                                 \
     static inline bool atomic_##name##_cas_weak(atomic_##name *a, type *expected, type desired, memory_order success, \
-                                                memory_order failure)                                                  \
-    {                                                                                                                  \
-        return atomic_compare_exchange_weak_explicit(&a->value, expected, desired, success, failure);                  \
+                                                memory_order failure)                                                 \
+    {                                                                                                                 \
+        return atomic_compare_exchange_weak_explicit(&a->value, expected, desired, success, failure);                 \
     }
 
-#define ROUSE_ATOMIC_NUMBER(name, type)                                                                                \
-    ROUSE_ATOMIC_TYPE(name, type)                                                                                      \
-    static inline type atomic_##name##_add(atomic_##name *a, type v, memory_order order)                              \
-    {                                                                                                                  \
-        return atomic_fetch_add_explicit(&a->value, v, order);                                                         \
-    }                                                                                                                  \
-    static inline type atomic_##name##_sub(atomic_##name *a, type v, memory_order order)                              \
-    {                                                                                                                  \
-        return atomic_fetch_sub_explicit(&a->value, v, order);                                                         \
-    }                                                                                                                  \
-    static inline type atomic_##name##_or(atomic_##name *a, type v, memory_order order)                               \
-    {                                                                                                                  \
-        return atomic_fetch_or_explicit(&a->value, v, order);                                                          \
-    }                                                                                                                  \
-    static inline type atomic_##name##_and(atomic_##name *a, type v, memory_order order)                              \
-    {                                                                                                                  \
-        return atomic_fetch_and_explicit(&a->value, v, order);                                                         \
+#define ROUSE_ATOMIC_NUMBER(name, type)                                                  \
+    ROUSE_ATOMIC_TYPE(name, type)                                                        \
+    static inline type atomic_##name##_add(atomic_##name *a, type v, memory_order order) \
+    {                                                                                    \
+        return atomic_fetch_add_explicit(&a->value, v, order);                           \
+    }                                                                                    \
+    static inline type atomic_##name##_sub(atomic_##name *a, type v, memory_order order) \
+    {                                                                                    \
+        return atomic_fetch_sub_explicit(&a->value, v, order);                           \
+    }                                                                                    \
+    static inline type atomic_##name##_or(atomic_##name *a, type v, memory_order order)  \
+    {                                                                                    \
+        return atomic_fetch_or_explicit(&a->value, v, order);                            \
+    }                                                                                    \
+    static inline type atomic_##name##_and(atomic_##name *a, type v, memory_order order) \
+    {                                                                                    \
+        return atomic_fetch_and_explicit(&a->value, v, order);                           \
     }
 
 ROUSE_ATOMIC_NUMBER(u32, uint32_t)
