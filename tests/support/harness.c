@@ -297,7 +297,7 @@ void test_print_stacks(int process)
     for (struct dirent *entry = list != NULL ? readdir(list) : NULL; entry != NULL; entry = readdir(list)) {
         static const char *const files[] = {"comm", "wchan", "syscall"};
         for (size_t i = 0; entry->d_name[0] != '.' && i < sizeof files / sizeof files[0]; i++) {
-            char path[300], text[256];
+            char path[400], text[256];
             snprintf(path, sizeof path, "%s/%s/%s", folder, entry->d_name, files[i]);
             int file = open(path, O_RDONLY | O_CLOEXEC);
             ssize_t length = file < 0 ? 0 : read(file, text, sizeof text);
