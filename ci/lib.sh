@@ -29,6 +29,7 @@ pkg-config    pkg-config           pkgconf-pkg-config pkgconf          pkgconf  
 python        python3              python3            python3          python       python3       python3
 valgrind      valgrind,libc6-dbg   valgrind           valgrind,musl-dbg valgrind    -             valgrind
 clang-format  clang-format         clang-tools-extra  clang-extra-tools clang       clang-format  llvm
+patch         patch                patch              patch            patch        -             -
 debootstrap   debootstrap          debootstrap        debootstrap      debootstrap  -             debootstrap
 TABLE
 }
