@@ -1,0 +1,379 @@
+/* Accepting while descriptors, memory or the network are missing: no connection is lost that could be served, no processor
+ * time is burnt, and others go on. */
+#include "support/io.h"
+
+#include <sys/resource.h>
+
+#if FAULTS_AVAILABLE
+
+static rouse_address target;
+
+static rouse_listener *listen_here(void)
+{
+    rouse_listener *listener = NULL;
+    require_int(rouse_listen(&listener, "127.0.0.1:0", NULL), ==, ROUSE_OK);
+    require_int(rouse_listener_address(listener, &target), ==, ROUSE_OK);
+    return listener;
+}
+
+static ptrdiff_t accept_in(int style, rouse_listener *listener, rouse_stream **stream, rouse_address *peer)
+{
+    rouse_op op;
+    rouse_accept_init(&op, listener, stream, peer);
+    return answer_of(&op, style);
+}
+
+/* hickory-dns#3725, tiny-http#283: one connection that failed while it waited ended the listener. */
+static int accept_in_spite_of(void *error)
+{
+    rouse_listener *listener = listen_here();
+    for (int style = 0; style < STYLES; style++) {
+        for (uint64_t times = 1; times <= 40; times += 39) {
+            rouse_stream *stream = NULL;
+            rouse_address peer = {0}, local;
+            int client = test_connect_port(target.port);
+            faults_syscall("accept4", 1, *(int *)error, times);
+            require_int(accept_in(style, listener, &stream, &peer), ==, ROUSE_OK);
+            require_int(rouse_peer_address(stream, &local), ==, ROUSE_OK);
+            require(memcmp(&local, &peer, sizeof local) == 0);
+            test_send_all(client, "x", 1);
+            char byte;
+            require_int(rouse_read(stream, &byte, 1), ==, 1);
+            require_int(rouse_close(stream), ==, ROUSE_OK);
+            test_close(client);
+        }
+    }
+    return rouse_listener_close(listener);
+}
+
+TEST(errors_of_one_connection_do_not_end_accepting)
+{
+    static int errors[] = {ECONNABORTED, ECONNRESET, EPROTO,       EPERM,       EINTR,    ENETDOWN,
+                           ENETUNREACH,  EHOSTDOWN,  EHOSTUNREACH, ENOPROTOOPT, ETIMEDOUT};
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
+        on_each_executor(accept_in_spite_of, &errors[i]);
+}
+
+static int accept_when_there_is_one_again(void *error)
+{
+    rouse_listener *listener = listen_here();
+    for (int style = 0; style < STYLES; style++) {
+        rouse_stream *stream = NULL;
+        int client = test_connect_port(target.port);
+        int64_t start = rouse_now();
+        faults_syscall("accept4", 1, *(int *)error, 1);
+        require_int(accept_in(style, listener, &stream, NULL), ==, ROUSE_OK);
+        require(rouse_now() - start >= ROUSE_MS(99));
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+        test_close(client);
+    }
+    return rouse_listener_close(listener);
+}
+
+TEST(exhaustion_is_waited_for_and_not_reported)
+{
+    static int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    for (int i = 0; i < 4; i++) {
+        rouse_options options = flavour(i % FLAVOURS);
+        assert_int_equal(rouse_run(accept_when_there_is_one_again, &errors[i], &options), ROUSE_OK);
+    }
+}
+
+static int close_soon(void *stream)
+{
+    require_int(rouse_sleep(ROUSE_MS(5)), ==, ROUSE_OK);
+    return rouse_close(stream);
+}
+
+static int be_told_of_a_close(void *unused)
+{
+    rouse_listener *listener = listen_here();
+    rouse_scope scope;
+    int peer;
+    (void)unused;
+    rouse_stream *other = tcp_stream(&peer), *stream = NULL;
+    int client = test_connect_port(target.port);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(close_soon, other), ==, ROUSE_OK);
+    faults_syscall("accept4", 1, EMFILE, 1);
+    int64_t start = rouse_now();
+    require_int(rouse_accept(listener, &stream, NULL), ==, ROUSE_OK);
+    if (!test_is_slow())
+        require(rouse_now() - start < ROUSE_MS(95));
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+    test_close(client);
+    test_close(peer);
+    return rouse_listener_close(listener);
+}
+
+TEST_SERIAL(a_descriptor_that_is_freed_is_used_at_once)
+{
+    on_each_executor(be_told_of_a_close, NULL);
+}
+
+/* ---- many who wait for descriptors ---- */
+
+static rouse_listener *shared;
+static atomic_int accepted_count;
+
+static int accept_one(void *style)
+{
+    rouse_stream *stream = NULL;
+    ptrdiff_t status = accept_in((int)(intptr_t)style, shared, &stream, NULL);
+    if (status != ROUSE_OK)
+        return (int)status;
+    atomic_fetch_add(&accepted_count, 1);
+    return rouse_close(stream);
+}
+
+enum { WAITERS = 100 };
+
+/* More waiters than are woken in one batch, on threads that wait again while the others are being woken. */
+static int wait_in_a_crowd(void *unused)
+{
+    rouse_scope scope;
+    int clients[WAITERS];
+    (void)unused;
+    shared = listen_here();
+    atomic_store(&accepted_count, 0);
+    for (int i = 0; i < WAITERS; i++)
+        clients[i] = test_connect_port(target.port);
+    faults_reset();
+    faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    for (int i = 0; i < WAITERS; i++)
+        require_int(rouse_go(accept_one, (void *)(intptr_t)(i % STYLES)), ==, ROUSE_OK);
+    int64_t cpu = test_cpu_ns();
+    require_int(rouse_sleep(ROUSE_MS(350)), ==, ROUSE_OK);
+    cpu = test_cpu_ns() - cpu;
+    /* The first round, and three or four rounds of the timer. */
+    require_int(faults_syscall_count("accept4"), <=, 6 * WAITERS);
+    if (!test_is_slow())
+        require_int(cpu, <, ROUSE_MS(60));
+    faults_syscall("accept4", 1, EMFILE, 0);
+    int status = rouse_scope_close(&scope);
+    require_int(atomic_load(&accepted_count), ==, WAITERS);
+    for (int i = 0; i < WAITERS; i++)
+        test_close(clients[i]);
+    require_int(rouse_listener_close(shared), ==, ROUSE_OK);
+    return status;
+}
+
+TEST_SERIAL(a_crowd_that_waits_for_descriptors_does_not_spin)
+{
+    on_each_executor(wait_in_a_crowd, NULL);
+}
+
+static int give_up(void *unused)
+{
+    rouse_stream *stream = NULL;
+    (void)unused;
+    require_int(rouse_accept(shared, &stream, NULL), ==, ROUSE_CANCELLED);
+    require(stream == NULL);
+    return ROUSE_OK;
+}
+
+static int cancel_the_crowd(void *unused)
+{
+    rouse_scope scope;
+    (void)unused;
+    shared = listen_here();
+    int client = test_connect_port(target.port);
+    faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    for (int i = 0; i < WAITERS; i++)
+        require_int(rouse_go(give_up, NULL), ==, ROUSE_OK);
+    for (int i = 0; i < 10; i++)
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    faults_reset();
+    test_close(client);
+    return rouse_listener_close(shared);
+}
+
+TEST(waiting_for_a_descriptor_can_be_cancelled)
+{
+    on_each_executor(cancel_the_crowd, NULL);
+}
+
+static int time_out(void *unused)
+{
+    rouse_deadline deadline = {{0}};
+    rouse_stream *stream = NULL;
+    (void)unused;
+    shared = listen_here();
+    int client = test_connect_port(target.port);
+    faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(20))), ==, ROUSE_OK);
+    require_int(rouse_accept(shared, &stream, NULL), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    faults_reset();
+    require_int(rouse_accept(shared, &stream, NULL), ==, ROUSE_OK);
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+    test_close(client);
+    return rouse_listener_close(shared);
+}
+
+TEST(waiting_for_a_descriptor_ends_at_its_deadline)
+{
+    on_each_executor(time_out, NULL);
+}
+
+static int close_while_exhausted(void *unused)
+{
+    rouse_scope scope;
+    (void)unused;
+    shared = listen_here();
+    int client = test_connect_port(target.port);
+    faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(accept_one, (void *)(intptr_t)IN_FIBER), ==, ROUSE_OK);
+    for (int i = 0; i < 5; i++)
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    require_int(rouse_listener_close(shared), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_CLOSED);
+    faults_reset();
+    test_close(client);
+    return ROUSE_OK;
+}
+
+TEST(closing_the_listener_ends_the_wait_for_a_descriptor)
+{
+    on_each_executor(close_while_exhausted, NULL);
+}
+
+/* The timer of that wait lies in the wheel of the runtime that armed it first; others wait on after its end. */
+TEST(the_wait_for_descriptors_outlives_the_runtime_that_began_it)
+{
+    rouse_options options = flavour(0);
+    rouse_runtime *first;
+    rouse_task task;
+    rouse_op op;
+    rouse_stream *stream = NULL, *other = NULL;
+    struct hand waiting;
+    rouse_listener *listener = listen_here();
+    int client = test_connect_port(target.port);
+    assert_int_equal(rouse_runtime_new(&first, &options), ROUSE_OK);
+    faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);
+    rouse_accept_init(&op, listener, &stream, NULL);
+    assert_int_equal(rouse_spawn_on(first, &task, &op_task, &op), ROUSE_OK);
+    assert_true(rouse_runtime_turn(first, 0) >= 1);
+    hand_init(&waiting);
+    rouse_accept_init(&waiting.op, listener, &other, NULL);
+    assert_int_equal(hand_poll(&waiting), ROUSE_PENDING);
+    rouse_detach(&task);
+    assert_int_equal(rouse_runtime_shutdown(first, 0, NULL, NULL), ROUSE_OK);
+    faults_reset();
+    assert_int_equal(hand_finish(&waiting), ROUSE_OK);
+    assert_int_equal(rouse_close(other), ROUSE_OK);
+    hand_fini(&waiting);
+    test_close(client);
+    assert_int_equal(rouse_listener_close(listener), ROUSE_OK);
+    end_default_runtime();
+}
+
+/* ---- the limit of the system itself ---- */
+
+enum { CLIENTS = 200, LIMIT = 64 };
+
+static struct {
+    int clients[CLIENTS];
+    rouse_stream *served[CLIENTS];
+    atomic_int count;
+    bool late;
+} e;
+
+static int tick(void *unused)
+{
+    rouse_interval interval;
+    (void)unused;
+    require_int(rouse_interval_init(&interval, rouse_after(ROUSE_MS(10)), ROUSE_MS(10), ROUSE_MISSED_SKIP), ==,
+                ROUSE_OK);
+    for (;;) {
+        int skipped = rouse_interval_tick(&interval);
+        if (skipped == ROUSE_CANCELLED)
+            return ROUSE_OK;
+        require_int(skipped, >=, 0);
+        e.late |= skipped > 2;
+    }
+}
+
+static int accept_all(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < CLIENTS; i++) {
+        require_int(rouse_accept(shared, &e.served[i], NULL), ==, ROUSE_OK);
+        require_int(rouse_write_all(e.served[i], "!", 1, NULL), ==, ROUSE_OK);
+        atomic_store(&e.count, i + 1);
+    }
+    return ROUSE_OK;
+}
+
+/* libuv's ancestor #690, nodejs/node#45242, bun#32705: accepting span while there were no descriptors. */
+static int serve_at_the_limit(void *unused)
+{
+    rouse_scope scope, ticking;
+    struct rlimit before, low;
+    (void)unused;
+    memset(&e, 0, sizeof e);
+    shared = listen_here();
+    for (int i = 0; i < CLIENTS; i++)
+        e.clients[i] = test_connect_port(target.port);
+    require(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    low = before;
+    low.rlim_cur = (rlim_t)(e.clients[CLIENTS - 1] + 1 + LIMIT / 2);
+    require_int(rouse_scope_open(&ticking), ==, ROUSE_OK);
+    require_int(rouse_go(tick, NULL), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    faults_reset();
+    require_int(rouse_go(accept_all, NULL), ==, ROUSE_OK);
+    require_int(rouse_sleep(ROUSE_MS(20)), ==, ROUSE_OK);
+    int served = atomic_load(&e.count);
+    require_int(served, <, CLIENTS);
+    int64_t cpu = test_cpu_ns();
+    uint64_t calls = faults_syscall_count("accept4");
+    require_int(rouse_sleep(ROUSE_MS(400)), ==, ROUSE_OK);
+    cpu = test_cpu_ns() - cpu;
+    require_int(atomic_load(&e.count), ==, served);
+    require_int(faults_syscall_count("accept4") - calls, <=, 6);
+    if (!test_is_slow()) {
+        require_int(cpu, <, ROUSE_MS(20)); /* 5 % */
+        require(!e.late);
+    }
+    /* One descriptor is freed: the next client is served. */
+    for (int i = 0; i < 3; i++) {
+        char byte;
+        require_int(rouse_close(e.served[i]), ==, ROUSE_OK);
+        int64_t end = rouse_after(ROUSE_MS(test_is_slow() ? 2000 : 100));
+        while (atomic_load(&e.count) < served + i + 1) {
+            require(rouse_now() < end);
+            require_int(rouse_yield(), ==, ROUSE_OK);
+        }
+        test_receive_exact(e.clients[served + i], &byte, 1);
+    }
+    require(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&ticking, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&ticking), ==, ROUSE_OK);
+    for (int i = 0; i < CLIENTS; i++) {
+        test_close(e.clients[i]);
+        if (i >= 3)
+            require_int(rouse_close(e.served[i]), ==, ROUSE_OK);
+    }
+    return rouse_listener_close(shared);
+}
+
+TEST_SERIAL(at_the_limit_of_descriptors_nothing_spins_and_freed_ones_are_used)
+{
+    test_time_limit(60);
+    on_each_executor(serve_at_the_limit, NULL);
+}
+
+#else
+
+TEST(nothing_can_be_made_to_fail_here) {}
+
+#endif
