@@ -135,6 +135,7 @@ int main(int argc, char **argv)
     status = rouse_signal_catch(STOP_SIGNALS);
     if (status != ROUSE_OK) {
         fprintf(stderr, "poll_server: cannot wait for signals: %s\n", rouse_status_text(status));
+        rouse_listener_close(listener);
         return EXIT_CANNOT_RUN;
     }
     rouse_listener_address(listener, &address);

@@ -20,9 +20,22 @@
 
 #if FAULTS_AVAILABLE
 
-#include <execinfo.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#if defined(__GLIBC__)
+#include <execinfo.h>
+#else /* musl tells no stacks */
+static int backtrace(void **frames, int count)
+{
+    (void)frames, (void)count;
+    return 0;
+}
+
+static void backtrace_symbols_fd(void *const *frames, int count, int file)
+{
+    (void)frames, (void)count, (void)file;
+}
+#endif
 
 /* All counters are relaxed: an order between threads that the wrappers made would hide races from ThreadSanitizer. */
 #define LOAD(variable)         atomic_load_explicit(&(variable), memory_order_relaxed)
