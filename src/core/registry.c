@@ -69,6 +69,7 @@ struct slot *registry_take(void)
     slot->site = NULL;
     slot->u.user = NULL;
     slot->users = 0;
+    slot->forks = os_forks();
     slot->kind = OS_KIND_OTHER;
     slot->traits = 0;
     slot->flags = SLOT_CLOSING; /* found by nobody before it is published */

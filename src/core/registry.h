@@ -55,7 +55,7 @@ struct slot {
         struct slot *next_free;        /* on the free list */
     } u;
     uint32_t index; /* in the table; fixed at birth */
-    uint32_t forks; /* os_forks() when it was attached */
+    uint32_t forks; /* os_forks() when the slot was taken */
     uint16_t users; /* calls now inside a system call, or a user's function, on it: the last one out after a close
                          finishes the close */
     uint8_t traits; /* enum slot_trait */

@@ -23,7 +23,6 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
         if (status != ROUSE_OK)
             return status;
         slot->reactor = reactor;
-        slot->forks = os_forks();
     }
     unsigned direction = channel == &slot->read ? BACKEND_READ : BACKEND_WRITE;
     int status = backend_arm(slot->reactor->backend, &slot->source, wanted(slot) | direction);

@@ -59,7 +59,7 @@ static struct {
 } t;
 
 /* This thread pretends to be one of the runtime's, so that sources go to its reactor. */
-static void set_up(unsigned flags)
+static void set_up(unsigned traits)
 {
     rouse_options options = ROUSE_OPTIONS_INIT;
     int ends[2];
@@ -75,7 +75,8 @@ static void set_up(unsigned flags)
     struct slot *slot = registry_take();
     assert_non_null(slot);
     slot->source.handle = ends[0];
-    slot->flags = (uint16_t)(SLOT_CLOSING | flags);
+    slot->flags = SLOT_CLOSING;
+    slot->traits = (uint8_t)traits;
     t.handle = registry_publish(slot);
 }
 
