@@ -31,7 +31,7 @@ int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, s
                         cell);
 }
 
-/* A plain thread: a waker that ends its sleep. */
+/* A plain thread: a waker that ends its sleep. It drives the runtime meanwhile if that is single-threaded. */
 static ptrdiff_t await_in_thread(rouse_op *op, rouse_runtime *runtime)
 {
     struct thread_waiter *waiter = thread_waiter_new();
@@ -57,21 +57,35 @@ static ptrdiff_t await_in_fiber(rouse_op *op, struct surroundings *around)
     return answer;
 }
 
-ptrdiff_t runtime_await(rouse_op *op, rouse_runtime *runtime)
+ptrdiff_t rouse_op_await(rouse_op *op)
 {
     struct local *local = local_current();
     if (!op)
         return ROUSE_INVALID;
     if (!local)
-        return await_in_thread(op, runtime);
+        return await_in_thread(op, NULL);
     if (!local->around || !local->around->suspend)
         return ROUSE_IN_POLL;
     return await_in_fiber(op, local->around);
 }
 
-ptrdiff_t rouse_op_await(rouse_op *op)
+/* A plain thread may have to drive the task's runtime, which may end meanwhile: it stays inside the gate, which shutdown
+ * waits for when all tasks have completed. The runtime of a completed task may be gone, and nobody waits for it. */
+static int join_in_thread(rouse_op *op, struct task_cell *cell)
 {
-    return runtime_await(op, NULL);
+    struct slab *slab = slab_chunk_of(cell)->slab;
+    rouse_context context = {.cancelled = 0};
+    /* ACQ_REL pairs with the addition of zero in shutdown: who comes after it sees the task complete. */
+    atomic_size_add(&slab->gate, 1, ACQ_REL);
+    bool finished = (atomic_size_load(&cell->slot.word, ACQUIRE) & STATE_COMPLETE) != 0;
+    int answer = ROUSE_OK;
+    if (!finished) {
+        rouse_runtime *runtime = runtime_of_scheduler(slab->scheduler);
+        bool forked = runtime->spawner.process != os_process();
+        answer = forked ? ROUSE_FORKED : (int)await_in_thread(op, runtime);
+    }
+    atomic_size_sub(&slab->gate, 1, RELEASE);
+    return finished ? (int)rouse_op_poll(op, &context) : answer;
 }
 
 int rouse_join(rouse_task *task, void *result)
@@ -79,12 +93,8 @@ int rouse_join(rouse_task *task, void *result)
     rouse_op op;
     if (!task || !task->cell)
         return ROUSE_INVALID;
-    rouse_runtime *runtime = runtime_of_scheduler(task_scheduler(task->cell));
     rouse_join_init(&op, task, result);
-    if (!os_current() && rouse_is_finished(task))
-        runtime = NULL; /* it may be gone already */
-    int answer = (int)runtime_await(&op, runtime);
-    return answer;
+    return os_current() ? (int)rouse_op_await(&op) : join_in_thread(&op, task->cell);
 }
 
 int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const void *state, void *result,

@@ -57,10 +57,8 @@ static inline bool runtime_is_single(const struct rouse_runtime *runtime)
 /* The runtime that a call with NULL means: the current one, else the default one; NULL if that cannot be made. */
 struct rouse_runtime *runtime_choose(rouse_runtime *runtime);
 
-/* await.c: makes a task of *runtime (NULL: the current or default one is chosen), to be handed to placement_spawned; and
- * waits for an operation from wherever the caller is, driving `runtime` if it is single-threaded. */
+/* await.c: makes a task of *runtime (NULL: the current or default one is chosen), to be handed to placement_spawned. */
 int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, struct task_cell **cell);
-ptrdiff_t runtime_await(rouse_op *op, rouse_runtime *runtime);
 
 /* overflow.c: naming the fiber whose stack overflowed. */
 int overflow_report_enable(struct rouse_runtime *runtime);

@@ -7,7 +7,8 @@ struct slab *slab_new(const rouse_allocator *allocator, void *scheduler, void *o
     struct slab *slab = alloc_take(allocator, sizeof *slab, 64);
     if (!slab)
         return NULL;
-    *slab = (struct slab){.allocator = *allocator, .scheduler = scheduler, .owner = owner, .next_chunks = 1};
+    *slab = (struct slab){.allocator = *allocator, .scheduler = scheduler, .next_chunks = 1};
+    atomic_ptr_init(&slab->owner, owner);
     atomic_ptr_init(&slab->returned, NULL);
     atomic_ptr_init(&slab->chunks, NULL);
     atomic_size_init(&slab->debt, SLAB_BIAS);
@@ -94,7 +95,7 @@ struct slab_cell *slab_take(struct slab *slab, size_t bytes, size_t alignment, b
 {
     struct slab_cell *cell;
     *large = alignment > SLAB_CLASS_BYTES || bytes > SLAB_CLASSES * SLAB_CLASS_BYTES;
-    bool locked = !slab->owner || *large;
+    bool locked = !atomic_ptr_load(&slab->owner, RELAXED) || *large;
     if (alignment < SLAB_CLASS_BYTES)
         alignment = SLAB_CLASS_BYTES;
     if (locked)
@@ -130,7 +131,9 @@ void slab_give(struct slab_cell *cell, bool large)
 {
     struct slab_chunk *chunk = slab_chunk_of(cell);
     struct slab *slab = chunk->slab;
-    bool local = slab->owner && slab->owner == os_current();
+    /* RELAXED: only the owner itself finds itself here; it stops being one before its runtime's end. */
+    void *owner = atomic_ptr_load(&slab->owner, RELAXED);
+    bool local = owner && owner == os_current();
     if (large) {
         lock_acquire(&slab->lock);
         list_remove(&chunk->large);
@@ -185,7 +188,7 @@ void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
 void slab_retire(struct slab *slab)
 {
     size_t live = slab->live;
-    slab->owner = NULL;
+    atomic_ptr_store(&slab->owner, NULL, RELAXED); /* a foreign thread may be giving a cell back */
     /* What is left of the bias is cells that others hold. ACQ_REL: whoever reaches zero sees everything before. */
     size_t drop = SLAB_BIAS - live;
     if (atomic_size_sub(&slab->debt, drop, ACQ_REL) == drop)

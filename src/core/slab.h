@@ -39,7 +39,7 @@ struct slab_chunk {
 struct slab {
     rouse_allocator allocator; /* where memory comes from; a copy, because slabs outlive runtimes */
     void *scheduler;           /* the task_scheduler of every cell */
-    void *owner;               /* os_current() of the thread that may use the free lists; NULL: under the lock */
+    atomic_ptr owner;          /* os_current() of the thread that may use the free lists; NULL: under the lock */
     struct lock lock;          /* for slabs without owner: everything; for all: the list of large cells */
     struct queue_link *free[SLAB_CLASSES]; /* owner: free cells by size */
     atomic_ptr returned;                   /* cells freed by others; pushed with RELEASE, taken whole with ACQUIRE */

@@ -117,8 +117,10 @@ static void complete(struct task_cell *cell, int value, bool has_result)
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     /* RELEASE pairs with ACQUIRE in join.c: value and result; ACQUIRE: the joiner's waker. */
     while (!atomic_size_cas_weak(&cell->slot.word, &word, state_complete(word, has_result), ACQ_REL, RELAXED)) {}
-    if (word & STATE_JOINER)
-        rouse_waker_wake(&cell->joiner);
+    if (word & STATE_JOINER) {
+        rouse_waker joiner = cell->joiner; /* only read, as the join handle may do at the same time */
+        rouse_waker_wake(&joiner);
+    }
     if (!(word & STATE_JOINABLE))
         task_drop_result(cell);
     if (origin && origin->scope)
