@@ -1,5 +1,5 @@
-/* The explorer; explorer.h says what it does and how. Parts: memory, locations and what threads know of them, steps, the
- * operations, the search, reports. */
+/* The explorer; explorer.h says what it does and how. Parts: memory, locations and what threads know of them, steps,
+ * the operations, the search, reports. */
 #include "explorer.h"
 
 #include "os/atomic.h"
@@ -13,8 +13,10 @@
 
 enum {
     MAIN = MODEL_THREADS,  /* model_self() outside of threads */
-    LOCATIONS = 128,       /* atomics and plain places of one execution */
+    LOCATIONS = 128,       /* atomics of one execution */
     TABLE = 512,           /* of locations by address; a power of two */
+    PLACES = 8192,         /* of plain memory in one execution */
+    PLACE_TABLE = 16384,   /* of places by address; a power of two */
     MESSAGES = 8192,       /* values written in one execution */
     EVENTS = 4096,         /* steps of one execution */
     DECISIONS = 8192,      /* of one execution */
@@ -51,12 +53,25 @@ struct location {
     unsigned bytes;        /* width; 0 while it has been named by a wake only */
     int latest;            /* message; -1 while there is none */
     uint16_t floor;        /* time of the last initialisation: nothing older can be read */
-    bool data;             /* a cell or plain: no steps, checked for races instead */
     int block;             /* of model_alloc in which it lies; -1: elsewhere */
-    int writer;            /* who wrote data last; -1: nobody */
-    uint32_t written;      /* and when, by the writer's clock */
-    struct clock read;     /* when each thread read data last */
-    struct clock accessed; /* when each thread came here last, in any way */
+    struct clock accessed; /* when each thread came here last */
+};
+
+/* Where an access stands. */
+struct spot {
+    const char *where; /* file:line; NULL: not known */
+    const void *code;  /* if so, the address of the code */
+};
+
+/* Memory that is accessed plainly: four bytes, or what is accessed in one piece if that is less. */
+struct place {
+    const void *address;
+    int block;         /* as above */
+    int writer;        /* who wrote last; -1: nobody */
+    uint32_t written;  /* and when, by the writer's clock */
+    struct clock read; /* when each thread read last */
+    struct spot write_spot;
+    struct spot read_spots[MODEL_THREADS];
 };
 
 enum op_kind {
@@ -144,11 +159,15 @@ static const struct model *model;
 static unsigned thread_count;
 static struct thread threads[MODEL_THREADS];
 static unsigned self = MAIN;
+static bool running;  /* an execution is under way */
 static bool starting; /* threads run up to their first operation */
 
 static struct location locations[LOCATIONS];
 static int location_count;
 static int16_t table[TABLE]; /* location + 1; 0: free */
+static struct place places[PLACES];
+static int place_count;
+static int16_t place_table[PLACE_TABLE]; /* place + 1; 0: free */
 static struct message messages[MESSAGES];
 static int message_count;
 static struct knowledge sequential; /* view only: what SEQ_CST operations agree on */
@@ -247,6 +266,26 @@ void *model_alloc(size_t bytes)
     return block->memory;
 }
 
+/* Whether an access by another thread to the block is not known to have happened. */
+static bool is_in_use(int block)
+{
+    const struct clock *known = &threads[self].now.clock;
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (t == self)
+            continue;
+        for (int i = 0; i < location_count; i++) {
+            if (locations[i].block == block && locations[i].accessed.at[t] > known->at[t])
+                return true;
+        }
+        for (int i = 0; i < place_count; i++) {
+            bool unknown_write = places[i].writer == (int)t && places[i].written > known->at[t];
+            if (places[i].block == block && (unknown_write || places[i].read.at[t] > known->at[t]))
+                return true;
+        }
+    }
+    return false;
+}
+
 void model_free(void *memory)
 {
     if (!memory)
@@ -261,15 +300,9 @@ void model_free(void *memory)
         model_fail("freed twice");
         return;
     }
-    for (int i = 0; i < location_count && self != MAIN; i++) {
-        if (locations[i].block != number)
-            continue;
-        for (unsigned t = 0; t < thread_count; t++) {
-            if (t != self && locations[i].accessed.at[t] > threads[self].now.clock.at[t]) {
-                model_fail("freed, but nothing orders an access by another thread before that");
-                return;
-            }
-        }
+    if (self != MAIN && is_in_use(number)) {
+        model_fail("freed, but nothing orders an access by another thread before that");
+        return;
     }
     block->freed = true;
     memset(block->memory, 0xDD, block->bytes);
@@ -352,10 +385,7 @@ static int new_location(const void *address)
     memset(location, 0, sizeof *location);
     location->address = address;
     location->latest = -1;
-    location->writer = -1;
     location->block = block_of(address);
-    for (int i = 0; i < cell_count; i++)
-        location->data |= (uintptr_t)address - (uintptr_t)cells[i].memory < cells[i].bytes;
     for (unsigned t = 0; t < thread_count; t++) {
         threads[t].now.view[number] = 0;
         threads[t].fenced.view[number] = 0;
@@ -367,9 +397,14 @@ static int new_location(const void *address)
     return number;
 }
 
+static size_t hash(const void *address)
+{
+    return (size_t)(((uintptr_t)address * UINT64_C(0x9E3779B97F4A7C15)) >> 40);
+}
+
 static int find_location(const void *address)
 {
-    size_t slot = ((uintptr_t)address >> 2) * UINT32_C(2654435761) % TABLE;
+    size_t slot = hash(address) % TABLE;
     while (table[slot]) {
         if (locations[table[slot] - 1].address == address)
             return table[slot] - 1;
@@ -380,9 +415,9 @@ static int find_location(const void *address)
     return number;
 }
 
-static void check_alive(const struct location *location)
+static void check_alive(int block)
 {
-    if (location->block >= 0 && blocks[location->block].freed) {
+    if (block >= 0 && blocks[block].freed) {
         model_fail("used after free");
         abandon();
     }
@@ -394,15 +429,13 @@ static int locate(const void *address, unsigned bytes)
 {
     int number = find_location(address);
     struct location *location = &locations[number];
-    check_alive(location);
+    check_alive(location->block);
     location->bytes = bytes;
-    if (!location->data) {
-        uint64_t value = get(address, bytes);
-        if (location->latest < 0)
-            append(location, value);
-        else if (messages[location->latest].value != value)
-            location->floor = append(location, value)->time;
-    }
+    uint64_t value = get(address, bytes);
+    if (location->latest < 0)
+        append(location, value);
+    else if (messages[location->latest].value != value)
+        location->floor = append(location, value)->time;
     return number;
 }
 
@@ -411,37 +444,114 @@ static void touch(struct location *location)
     location->accessed.at[self] = threads[self].now.clock.at[self];
 }
 
-/* An access to data: everything that conflicts with it must be known to have happened. */
-static void access_data(struct location *location, bool write, const char *where)
+/* ---- plain memory ---- */
+
+static struct place *find_place(const void *address)
 {
-    struct thread *me = &threads[self];
-    me->now.clock.at[self]++;
-    const struct clock *known = &me->now.clock;
-    bool race = location->writer >= 0 && location->written > known->at[location->writer];
-    for (unsigned t = 0; t < thread_count; t++)
-        race |= write && t != self && location->read.at[t] > known->at[t];
-    if (race) {
-        snprintf(reason, sizeof reason, "data race: %s by thread %u at %s", write ? "write" : "read", self, where);
-        model_fail(reason);
+    size_t slot = hash(address) % PLACE_TABLE;
+    while (place_table[slot]) {
+        if (places[place_table[slot] - 1].address == address)
+            return &places[place_table[slot] - 1];
+        slot = (slot + 1) % PLACE_TABLE;
+    }
+    if (place_count == PLACES) {
+        model_fail("too much plain memory in one execution");
         abandon();
     }
-    if (write) {
-        location->writer = (int)self;
-        location->written = known->at[self];
-    } else {
-        location->read.at[self] = known->at[self];
-    }
-    touch(location);
+    struct place *place = &places[place_count++];
+    *place = (struct place){.address = address, .block = block_of(address), .writer = -1};
+    place_table[slot] = (int16_t)place_count;
+    return place;
 }
 
-void model_plain(const void *address, bool write, const char *where)
+/* Forgets all places, at a cost in proportion to their number. */
+static void reset_places(void)
 {
-    if (self == MAIN)
+    for (int i = 0; i < place_count; i++) {
+        for (size_t slot = hash(places[i].address) % PLACE_TABLE; place_table[slot]; slot = (slot + 1) % PLACE_TABLE)
+            place_table[slot] = 0;
+    }
+    place_count = 0;
+}
+
+/* Where the program was loaded, if it can be loaded anywhere. */
+static uintptr_t load_address(void)
+{
+#if defined(__ELF__)
+    extern const char __executable_start[] __attribute__((weak));
+    uintptr_t start = (uintptr_t)__executable_start;
+    return start > UINT32_MAX ? start : 0;
+#else
+    return 0;
+#endif
+}
+
+static void describe(char *text, size_t bytes, bool write, unsigned thread, struct spot spot)
+{
+    const char *what = write ? "write" : "read";
+    if (spot.where)
+        snprintf(text, bytes, "%s by thread %u at %s", what, thread, spot.where);
+    else
+        snprintf(text, bytes, "%s by thread %u at `addr2line -e PROGRAM %#llx`", what, thread,
+                 (unsigned long long)((uintptr_t)spot.code - load_address()));
+}
+
+static void report_race(const struct place *place, bool write, struct spot spot, unsigned other)
+{
+    char here[128], there[128];
+    bool other_wrote = place->writer == (int)other;
+    describe(here, sizeof here, write, self, spot);
+    describe(there, sizeof there, other_wrote, other, other_wrote ? place->write_spot : place->read_spots[other]);
+    snprintf(reason, sizeof reason, "data race: %s, %s", there, here);
+    outcome = FAILED;
+    abandon();
+}
+
+/* An access to plain memory: everything that conflicts with it must be known to have happened. */
+static void access_place(const void *address, bool write, struct spot spot)
+{
+    struct place *place = find_place(address);
+    const struct clock *known = &threads[self].now.clock;
+    check_alive(place->block);
+    for (unsigned t = 0; t < thread_count; t++) {
+        bool after_write = place->writer == (int)t && place->written > known->at[t];
+        bool after_read = write && place->read.at[t] > known->at[t];
+        if (t != self && (after_write || after_read))
+            report_race(place, write, spot, t);
+    }
+    /* Later than all the thread has released so far, not later than what it releases next. */
+    uint32_t now = known->at[self] + 1;
+    if (write) {
+        place->writer = (int)self;
+        place->written = now;
+        place->write_spot = spot;
+    } else {
+        place->read.at[self] = now;
+        place->read_spots[self] = spot;
+    }
+}
+
+static void access_plain(const void *address, size_t bytes, bool write, const char *where, const void *code)
+{
+    if (self == MAIN || !running)
         return;
-    struct location *location = &locations[find_location(address)];
-    check_alive(location);
-    location->data = true;
-    access_data(location, write, where);
+    access_place(address, write, (struct spot){where, code});
+    for (size_t offset = 4; offset < bytes; offset += 4)
+        access_place((const char *)address + offset, write, (struct spot){where, code});
+}
+
+void model_plain(const void *address, size_t bytes, bool write, const char *where)
+{
+    access_plain(address, bytes, write, where, NULL);
+}
+
+static bool is_cell(const void *address)
+{
+    for (int i = 0; i < cell_count; i++) {
+        if ((uintptr_t)address - (uintptr_t)cells[i].memory < cells[i].bytes)
+            return true;
+    }
+    return false;
 }
 
 void model_cells(const void *memory, size_t bytes)
@@ -526,8 +636,8 @@ static bool precedes(int event, const struct event *other)
     return event < other->before[events[event].thread];
 }
 
-/* Two steps that depend on each other and that nothing else orders: the other order must be tried as well. It is reached
- * from the decision for the first one by any thread that can make a first step of what follows without it. */
+/* Two steps that depend on each other and that nothing else orders: the other order must be tried as well. It is
+ * reached from the decision for the first one by any thread that can make a first step of what follows without it. */
 static void note_race(int first, const struct event *second)
 {
     struct decision *decision = &decisions[events[first].node];
@@ -687,13 +797,13 @@ static uint8_t runnable(bool *in_need)
     if (outcome != RUNNING)
         return 0;
     if (!enabled) {
-        unsigned running = self;
+        unsigned caller = self;
         self = MAIN;
         if (model->quiet && model->quiet())
             outcome = COMPLETE;
         else if (outcome == RUNNING)
             report_blocked();
-        self = running;
+        self = caller;
     }
     return enabled;
 }
@@ -882,7 +992,7 @@ static struct thread *step(enum op_kind kind, int location, enum model_order ord
     go_on();
     me->now.clock.at[self]++;
     if (location >= 0 && kind != OP_WAKE) {
-        check_alive(&locations[location]);
+        check_alive(locations[location].block);
         touch(&locations[location]);
     }
     return me;
@@ -923,8 +1033,8 @@ static void take_in(struct thread *me, int location, int number, enum model_orde
     learn(acquires(order) ? &me->now : &me->seen, &message->released, message->locations);
 }
 
-/* The message that a load reads: the latest, or one before it that the thread cannot know to be out of date. The same old
- * one is read twice at most: memory does not hold values back for ever. */
+/* The message that a load reads: the latest, or one before it that the thread cannot know to be out of date. The same
+ * old one is read twice at most: memory does not hold values back for ever. */
 static int choose_message(struct thread *me, int location, enum model_order order)
 {
     int options[16];
@@ -968,22 +1078,21 @@ void model_atomic_init(void *address, unsigned bytes, uint64_t value, const char
     set(address, bytes, value);
     if (self == MAIN)
         return;
-    int location = locate(address, bytes); /* takes in what was just written */
-    if (locations[location].data)
-        access_data(&locations[location], true, where);
+    if (is_cell(address))
+        access_plain(address, bytes, true, where, NULL);
     else
-        touch(&locations[location]);
+        locate(address, bytes); /* takes in what was just written */
 }
 
 uint64_t model_load(const void *address, unsigned bytes, enum model_order order, const char *where)
 {
     if (self == MAIN)
         return get(address, bytes);
-    int location = locate(address, bytes);
-    if (locations[location].data) {
-        access_data(&locations[location], false, where);
+    if (is_cell(address)) {
+        access_plain(address, bytes, false, where, NULL);
         return get(address, bytes);
     }
+    int location = locate(address, bytes);
     struct thread *me = step(OP_LOAD, location, order, 0, where);
     int message = choose_message(me, location, order);
     take_in(me, location, message, order);
@@ -998,21 +1107,21 @@ void model_store(void *address, unsigned bytes, uint64_t value, enum model_order
         set(address, bytes, value);
         return;
     }
-    int location = locate(address, bytes);
-    if (locations[location].data) {
-        access_data(&locations[location], true, where);
+    if (is_cell(address)) {
+        access_plain(address, bytes, true, where, NULL);
         set(address, bytes, value);
         return;
     }
+    int location = locate(address, bytes);
     struct thread *me = step(OP_STORE, location, order, 0, where);
     write_value(me, location, value, order, -1);
     trace("%#llx", (unsigned long long)truncate(value, bytes));
 }
 
-static void require_steps(int location)
+static void refuse_cell(const void *address)
 {
-    if (locations[location].data)
-        model_fail("a read-modify-write of what model_cells or MODEL_WRITE calls data");
+    if (is_cell(address))
+        model_fail("a read-modify-write of what model_cells calls data");
 }
 
 static uint64_t combine(enum model_rmw kind, uint64_t old, uint64_t value)
@@ -1039,8 +1148,8 @@ uint64_t model_rmw(void *address, unsigned bytes, enum model_rmw kind, uint64_t 
         set(address, bytes, combine(kind, old, value));
         return old;
     }
+    refuse_cell(address);
     int location = locate(address, bytes);
-    require_steps(location);
     struct thread *me = step(OP_RMW, location, order, 0, where);
     int base = locations[location].latest;
     uint64_t old = messages[base].value;
@@ -1069,8 +1178,8 @@ bool model_cas(void *address, unsigned bytes, uint64_t *expected, uint64_t desir
             set(address, bytes, desired);
         return *expected == wanted;
     }
+    refuse_cell(address);
     int location = locate(address, bytes);
-    require_steps(location);
     struct thread *me = step(OP_CAS, location, success, wanted, where);
     int base = locations[location].latest;
     uint64_t old = messages[base].value;
@@ -1277,6 +1386,83 @@ void os_current_set(void *current)
         threads[self].current = current;
 }
 
+/* ---- what compilers call for -fsanitize=thread ----
+ *
+ * The model's own file can be compiled with it, without linking the sanitizer: then the compiler announces each plain
+ * access here. */
+#if !defined(COROUTINE_THREAD_SANITIZER)
+
+#define ACCESS(name, bytes, write)                                              \
+    void __tsan_##name(void *address);                                          \
+    void __tsan_##name(void *address)                                           \
+    {                                                                           \
+        access_plain(address, bytes, write, NULL, __builtin_return_address(0)); \
+    }
+#define ACCESS_RANGE(name, write)                                               \
+    void __tsan_##name(void *address, size_t bytes);                            \
+    void __tsan_##name(void *address, size_t bytes)                             \
+    {                                                                           \
+        access_plain(address, bytes, write, NULL, __builtin_return_address(0)); \
+    }
+
+ACCESS(read1, 1, false)
+ACCESS(read2, 2, false)
+ACCESS(read4, 4, false)
+ACCESS(read8, 8, false)
+ACCESS(read16, 16, false)
+ACCESS(write1, 1, true)
+ACCESS(write2, 2, true)
+ACCESS(write4, 4, true)
+ACCESS(write8, 8, true)
+ACCESS(write16, 16, true)
+ACCESS(unaligned_read2, 2, false)
+ACCESS(unaligned_read4, 4, false)
+ACCESS(unaligned_read8, 8, false)
+ACCESS(unaligned_read16, 16, false)
+ACCESS(unaligned_write2, 2, true)
+ACCESS(unaligned_write4, 4, true)
+ACCESS(unaligned_write8, 8, true)
+ACCESS(unaligned_write16, 16, true)
+ACCESS_RANGE(read_range, false)
+ACCESS_RANGE(write_range, true)
+
+void __tsan_init(void);
+void __tsan_init(void) {}
+
+void __tsan_func_entry(void *caller);
+void __tsan_func_entry(void *caller)
+{
+    (void)caller;
+}
+
+void __tsan_func_exit(void);
+void __tsan_func_exit(void) {}
+
+void *__tsan_memset(void *to, int byte, size_t bytes);
+void *__tsan_memset(void *to, int byte, size_t bytes)
+{
+    access_plain(to, bytes, true, NULL, __builtin_return_address(0));
+    return memset(to, byte, bytes);
+}
+
+void *__tsan_memcpy(void *to, const void *from, size_t bytes);
+void *__tsan_memcpy(void *to, const void *from, size_t bytes)
+{
+    access_plain(from, bytes, false, NULL, __builtin_return_address(0));
+    access_plain(to, bytes, true, NULL, __builtin_return_address(0));
+    return memcpy(to, from, bytes);
+}
+
+void *__tsan_memmove(void *to, const void *from, size_t bytes);
+void *__tsan_memmove(void *to, const void *from, size_t bytes)
+{
+    access_plain(from, bytes, false, NULL, __builtin_return_address(0));
+    access_plain(to, bytes, true, NULL, __builtin_return_address(0));
+    return memmove(to, from, bytes);
+}
+
+#endif
+
 /* ---- executions ---- */
 
 static void reset_thread(struct thread *thread)
@@ -1313,12 +1499,14 @@ static void reset_execution(void)
     main_current = NULL;
     self = MAIN;
     reset_memory();
+    reset_places();
     for (unsigned t = 0; t < thread_count; t++)
         reset_thread(&threads[t]);
 }
 
 static void run_threads(void)
 {
+    running = true;
     starting = true;
     for (unsigned t = 0; t < thread_count && outcome == RUNNING; t++) {
         self = t;
@@ -1342,6 +1530,7 @@ static void run_execution(void)
         model->setup();
     if (outcome == RUNNING)
         run_threads();
+    running = false;
     if (outcome == COMPLETE && model->finish)
         model->finish();
     for (int i = 0; i < block_count && outcome == COMPLETE; i++) {
@@ -1437,6 +1626,7 @@ static void search(void)
             return;
         if (result.executions + result.redundant >= limit) {
             snprintf(reason, sizeof reason, "not done after %llu executions", (unsigned long long)limit);
+            result.ok = model->preemption_bound != 0;
             return;
         }
     } while (next_path());

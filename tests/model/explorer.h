@@ -15,33 +15,31 @@
  *     static struct inbox inbox;
  *     static struct queue_link link;
  *     static atomic_u32 asleep;
- *     static bool woken;
+ *     static bool seen[2];                         // by each thread
  *
  *     static void setup(void)                      // before each execution: everything as new
  *     {
  *         inbox_init(&inbox);
  *         atomic_u32_init(&asleep, 0);
- *         woken = false;
+ *         seen[0] = seen[1] = false;
  *     }
  *
  *     static void pusher(void)
  *     {
  *         inbox_push(&inbox, &link);
- *         if (atomic_u32_load(&asleep, SEQ_CST))
- *             woken = true;                        // not shared with another thread: plain
+ *         seen[0] = atomic_u32_load(&asleep, SEQ_CST) == 1;
  *     }
  *
  *     static void owner(void)
  *     {
  *         atomic_u32_store(&asleep, 1, SEQ_CST);
  *         struct queue out = {0};
- *         if (inbox_take(&inbox, &out))
- *             woken = true;
+ *         seen[1] = inbox_take(&inbox, &out);
  *     }
  *
  *     static void finish(void)                     // after each execution in which all threads ended
  *     {
- *         model_check(woken);
+ *         model_check(seen[0] || seen[1]);
  *     }
  *
  *     TEST(a_push_and_a_sleep_cannot_miss_each_other)
@@ -57,41 +55,42 @@
  *     should end; or they only spin, with nobody left to change what they spin for;
  *   - an access to memory after model_free, or one that nothing orders before it; freeing twice; memory from
  *     model_alloc that is left at the end;
- *   - a data race on what is accessed with MODEL_READ and MODEL_WRITE, or on atomics named by model_cells;
+ *   - a data race, on plain memory or on atomics that model_cells calls plain;
  *   - an execution without end, too many executions.
  * The report names the reason, each step, and the decisions as a text; with that text in the environment as
  * MODEL_REPLAY the test runs this one execution and prints its steps.
  *
  * Memory: with history == 0 every load reads the latest value (sequential consistency). With history == N a load may
  * read one of the N values before it, too, as far as C11 allows: what a thread has seen, what it has acquired, and
- * SEQ_CST operations and fences bound how old a value may be. This contains what store buffers and reordered loads can
- * do, so missing fences and too weak orders show. Not contained: read-modify-writes always read the latest value, also
- * when a compare-exchange fails; stores enter a location in the order of execution; loads are never reordered with
- * later stores (no C compiler and no processor in use does that to a visible end in code like this). So a model that
- * passes is evidence, not proof, and a model that fails is a fault unless one of the other tests says otherwise.
+ * SEQ_CST operations and fences bound how old a value may be. What store buffers and loads out of order can do shows as
+ * old values, so missing fences and too weak orders are found. Not contained: read-modify-writes always read the latest
+ * value, also when a compare-exchange fails; stores enter a location in the order of execution; no load takes place
+ * after a later store of its thread. A model that passes is evidence, not proof.
  *
  * What to watch in writing one:
- *   - The code between two atomic operations is one step. Data that threads share without atomics needs MODEL_READ and
- *     MODEL_WRITE, or goes unchecked (its value is right in any case if the data race check would pass).
+ *   - The code between two atomic operations is one step, so no order of plain accesses is tried. None is needed: every
+ *     two that nothing orders are reported. The compiler announces them where the model's file is compiled with
+ *     -fsanitize=thread (model.cmake does, unless a sanitizer is linked); elsewhere only MODEL_READ and MODEL_WRITE are
+ *     seen. That holds for the model's own variables, too: one for each thread, or ordered.
  *   - setup must put everything the threads use into the same state each time; nothing else may differ between two
  *     executions (no clock, no random number, no address as a number).
  *   - No cmocka assertions in threads, setup and finish, and no heap other than model_alloc: a failing execution and a
  *     redundant one are abandoned where they stand. os_alloc and os_free are model_alloc and model_free.
- *   - A loop that waits for another thread calls cpu_relax or os_thread_yield. The thread then rests until another one
- *     has written something. Spinning a number of times before sleeping hides the sleep: set the number to 0.
+ *   - A loop that waits for another thread calls cpu_relax or os_thread_yield. The thread then rests until another
+ *     one has written something. Spinning a number of times before sleeping hides the sleep: set the number to 0.
  *   - Keep it small: two or three threads, each with about ten atomic operations. Steps on different memory, and loads,
  *     commute, and of executions that differ in this only one is run, so what threads do alone costs little.
- *   - core/lock.h runs as it is. Where the lock is not what is in question, include model_lock.h before everything else:
- *     acquiring then is a single step.
+ *   - core/lock.h runs as it is. Where the lock is not what is in question, include model_lock.h before everything
+ *     else: acquiring then is a single step.
  *
  * How: depth first, with dynamic partial order reduction (source sets and sleep sets, Abdulla and others 2014) for the
  * order of steps, plain enumeration for the values read. A preemption bound turns the reduction off: bounded search and
  * reduction do not combine. The memory model is a view machine: each location keeps its history, each thread and each
  * message a view of how far they know it.
  *
- * Alternatives that lost: relacy (C++ only, and the code would be a translation); GenMC and Nidhugg (the best of all, but
- * a build of LLVM away from most machines); SPIN and TLA+ (models of the design, not the code); random schedules alone
- * (found nothing of what needs three particular switches). */
+ * Alternatives that lost: relacy (C++ only, and the code would be a translation); GenMC and Nidhugg (the best of all,
+ * but a build of LLVM away from most machines); SPIN and TLA+ (models of the design, not the code); random schedules
+ * alone (what needs three particular switches comes up by luck or not at all). */
 #ifndef MODEL_EXPLORER_H
 #define MODEL_EXPLORER_H
 
@@ -101,7 +100,7 @@
 
 #define MODEL_THREADS 6
 
-/* More executions than this fail the model unless it says otherwise. */
+/* More executions than this fail the model, unless it has a preemption bound and so promises nothing complete. */
 #ifndef MODEL_MAX_EXECUTIONS
 #define MODEL_MAX_EXECUTIONS 20000000
 #endif
@@ -120,7 +119,7 @@ struct model {
     bool deadlines_never_pass;            /* os_wait_on with a deadline waits for ever: nothing is rescued by time */
     unsigned spurious;                    /* how often in each thread a weak compare-exchange may fail and an
                                               os_wait_on return for no reason */
-    uint64_t max_executions;              /* instead of MODEL_MAX_EXECUTIONS; 0: that */
+    uint64_t max_executions;              /* instead of MODEL_MAX_EXECUTIONS; 0: that one */
     bool every_interleaving;              /* no reduction: to test the explorer itself */
 };
 
@@ -148,10 +147,10 @@ void model_fail(const char *reason);
 /* The index of the running thread; MODEL_THREADS in setup, finish and quiet. */
 unsigned model_self(void);
 
-/* Plain accesses to what threads share: checked for races. */
-#define MODEL_READ(place)         (model_plain(&(place), false, MODEL_HERE), (place))
-#define MODEL_WRITE(place, value) (model_plain(&(place), true, MODEL_HERE), (void)((place) = (value)))
-void model_plain(const void *address, bool write, const char *where);
+/* Plain accesses to what threads share: checked for races in every build. */
+#define MODEL_READ(place)         (model_plain(&(place), sizeof(place), false, MODEL_HERE), (place))
+#define MODEL_WRITE(place, value) (model_plain(&(place), sizeof(place), true, MODEL_HERE), (void)((place) = (value)))
+void model_plain(const void *address, size_t bytes, bool write, const char *where);
 
 /* In setup: the atomics that start in this memory are data, not synchronisation. They are no steps; each access must be
  * ordered against all others by something else, as if they were plain. */

@@ -1,5 +1,5 @@
-/* What src/os/atomic.h becomes in a model: the same types and functions, each operation a step of the explorer. The names
- * are macros so that a report can say where an operation stands. */
+/* What src/os/atomic.h becomes in a model: the same types and functions, each operation a step of the explorer. The
+ * names are macros so that a report can say where an operation stands. */
 #ifndef MODEL_ATOMIC_H
 #define MODEL_ATOMIC_H
 
