@@ -260,7 +260,6 @@ static void add_weakly(void)
 {
     uint32_t old = atomic_u32_load(&x, RELAXED);
     while (!atomic_u32_cas_weak(&x, &old, old + 1, RELAXED, RELAXED)) {}
-    a = x.value;
 }
 
 static void add_badly(void)
