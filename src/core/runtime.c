@@ -5,7 +5,7 @@
 #define STACK_BYTES_DEFAULT ((size_t)64 * 1024)
 /* How long a shutdown goes on looking after its time is up: cancelled tasks whose shields have just ended need to run. */
 #define SHUTDOWN_LAST_LOOK_NS ROUSE_MS(100)
-/* How often a shutdown cancels what is alive once more: a task may have been spawned just behind the first round. */
+/* The first pause between two rounds of cancelling. */
 #define SHUTDOWN_ROUND_NS ROUSE_MS(5)
 
 /* ---- making ---- */
@@ -178,29 +178,34 @@ static uint64_t count_alive(struct rouse_runtime *runtime)
 static void cancel_all(struct rouse_runtime *runtime)
 {
     spawner_cancel_all(runtime->spawner.outside);
-    for (unsigned i = 0; i < runtime->workers; i++)
+    for (unsigned i = 0; i < runtime->workers_made; i++)
         spawner_cancel_all(runtime->worker[i].slab);
 }
 
-/* Lets the tasks run to their ends. True once none is left. */
+/* Lets the tasks run to their ends. True once none is left. A task may have been spawned just behind a round of
+ * cancelling, so there are several, ever further apart: each looks at every cell. */
 static bool run_down(struct rouse_runtime *runtime, int64_t deadline_ns)
 {
     struct spawner *spawner = &runtime->spawner;
     bool single = runtime_is_single(runtime);
+    int64_t pause_ns = SHUTDOWN_ROUND_NS, round_ns = os_now();
     for (;;) {
         uint32_t endings = atomic_u32_load(&spawner->endings, ACQUIRE);
-        cancel_all(runtime);
-        int64_t now_ns = os_now(), round_ns = now_ns + SHUTDOWN_ROUND_NS;
+        int64_t now_ns = os_now();
         if (count_alive(runtime) == 0)
             return true;
         if (now_ns >= deadline_ns)
             return false;
-        if (round_ns > deadline_ns)
-            round_ns = deadline_ns;
+        if (now_ns >= round_ns) {
+            cancel_all(runtime);
+            round_ns = rouse_after(pause_ns);
+            pause_ns *= 2;
+        }
+        int64_t until_ns = round_ns < deadline_ns ? round_ns : deadline_ns;
         if (!single)
-            os_wait_on((const uint32_t *)(const void *)&spawner->endings, endings, round_ns);
+            os_wait_on((const uint32_t *)(const void *)&spawner->endings, endings, until_ns);
         else
-            executor_single_turn(runtime, round_ns);
+            executor_single_turn(runtime, until_ns);
     }
 }
 

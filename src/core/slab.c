@@ -1,6 +1,6 @@
 #include "core/slab.h"
 
-#define CHUNK_HEADER size_align(sizeof(struct slab_chunk), SLAB_CLASS_BYTES)
+#define CHUNK_HEADER size_align(sizeof(struct slab_chunk), SLAB_LINE_BYTES)
 
 struct slab *slab_new(const rouse_allocator *allocator, void *scheduler, void *owner)
 {
@@ -103,7 +103,7 @@ struct slab_cell *slab_take(struct slab *slab, size_t bytes, size_t alignment, b
     if (*large)
         cell = take_large(slab, bytes, alignment);
     else
-        cell = take_small(slab, (bytes + SLAB_CLASS_BYTES - 1) / SLAB_CLASS_BYTES - 1);
+        cell = take_small(slab, size_align(bytes, alignment) / SLAB_CLASS_BYTES - 1);
     if (locked)
         lock_release(&slab->lock);
     return cell;

@@ -18,8 +18,11 @@
 #include "os/atomic.h"
 
 #define SLAB_CHUNK_BYTES ((size_t)65536) /* also the alignment of chunks */
-#define SLAB_CLASS_BYTES ((size_t)64)    /* cells are multiples of this */
-#define SLAB_CLASSES     32              /* cells up to 2 KiB come from chunks, larger ones get a chunk alone */
+#define SLAB_CLASS_BYTES ((size_t)32)    /* sizes of cells are multiples of this */
+#define SLAB_CLASSES     64              /* cells up to 2 KiB come from chunks, larger ones get a chunk alone */
+#define SLAB_LINE_BYTES \
+    ((size_t)64) /* chunks' headers are multiples of this, and so the alignment of cells whose
+                                            size is one */
 
 /* First bytes of every cell, whatever it holds. A freed cell keeps its word at zero references. */
 struct slab_cell {

@@ -110,10 +110,13 @@ void spawner_close(struct spawner *spawner)
 
 static void cancel_one(struct slab_cell *slot, void *context)
 {
-    (void)context;
     struct task_cell *cell = (struct task_cell *)(void *)slot;
-    task_cancel(cell);
-    task_wake_by_ref(cell); /* one that was cancelled before must look at the new limit */
+    (void)context;
+    /* One that was cancelled before must look at the new limit of its shields. */
+    if (task_is_cancelled(cell))
+        task_wake_by_ref(cell);
+    else
+        task_cancel(cell);
     task_release(cell);
 }
 
