@@ -6,7 +6,7 @@
 #define EXPIRE_LIMIT 64
 /* Expired timers in one turn, so that a flood of them does not keep events and tasks waiting. */
 #define EXPIRE_TURN 1024
-/* More events for dead tokens than STALE_LIMIT in STALE_TURNS turns make the kernel's set suspicious. */
+/* More events for dead tokens than STALE_LIMIT in STALE_TURNS turns that found any make the kernel's set suspicious. */
 #define STALE_LIMIT 64
 #define STALE_TURNS 256
 
@@ -114,7 +114,8 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
         if (!waker_map_dispatch(reactor, event->token, event->channels))
             stale++;
     }
-    notice_stale(reactor, stale);
+    if (count > 0)
+        notice_stale(reactor, stale);
     return done + (count > 0 ? (size_t)count : 0);
 }
 

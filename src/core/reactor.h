@@ -22,7 +22,7 @@ struct reactor {
     struct wheel wheel;       /* timers armed here */
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
     atomic_u32 woken;         /* 1: backend_wake was called and no turn has ended since; suppresses duplicates */
-    uint32_t turns;           /* holder of `turn`: how many there were */
+    uint32_t turns;           /* holder of `turn`: how many found events */
     uint32_t stale_events;    /* holder of `turn`: recent events for dead tokens */
     struct backend_event events[REACTOR_EVENTS]; /* holder of `turn` */
 };
