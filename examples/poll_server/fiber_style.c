@@ -19,7 +19,7 @@ static void part(rouse_stream *peer, struct reply *scratch)
 {
     rouse_shield shield;
     rouse_shutdown(peer, ROUSE_SHUTDOWN_WRITE);
-    rouse_shield_enter(&shield, PART_LIMIT);
+    rouse_shield_enter(&shield, rouse_after(PART_LIMIT));
     while (rouse_read(peer, scratch->text, sizeof scratch->text) > 0) {}
     rouse_shield_leave(&shield);
 }

@@ -15,9 +15,9 @@ struct connection {
 
 /* Polls the operation inside a shield: a task that is stopped while it waits there is polled on, until the grace has
  * passed. */
-static ptrdiff_t poll_shielded(struct connection *connection, int64_t timeout_ns, rouse_context *context)
+static ptrdiff_t poll_shielded(struct connection *connection, int64_t deadline_ns, rouse_context *context)
 {
-    rouse_shield_enter(&connection->shield, timeout_ns);
+    rouse_shield_enter(&connection->shield, deadline_ns);
     ptrdiff_t done = rouse_op_poll(&connection->op, context);
     rouse_shield_leave(&connection->shield);
     return done;
@@ -73,7 +73,7 @@ static int connection_poll(void *state, void *result, rouse_context *context)
             break;
 
         case PARTING: /* as part() of fiber_style.c: so that the last reply arrives */
-            done = poll_shielded(connection, connection->part_by_ns - rouse_now(), context);
+            done = poll_shielded(connection, connection->part_by_ns, context);
             if (done == ROUSE_PENDING)
                 return ROUSE_PENDING;
             if (done <= 0)

@@ -14,9 +14,8 @@ enum rouse_executor {
 };
 
 enum rouse_scheduler {
-    ROUSE_SCHEDULER_WORK_STEALING =
-        0,                          /* tasks start where they are spawned; idle workers take half of another's queue */
-    ROUSE_SCHEDULER_ROUND_ROBIN = 1 /* tasks are dealt to the workers in turn and stay there */
+    ROUSE_SCHEDULER_WORK_STEALING = 0, /* tasks start where they are spawned; idle workers take from the others */
+    ROUSE_SCHEDULER_ROUND_ROBIN = 1    /* new tasks are dealt to the workers in turn; nobody takes from others */
 };
 
 /* Initialise with ROUSE_OPTIONS_INIT: zero is the default of every field but size. */

@@ -36,8 +36,10 @@ ROUSE_API int rouse_scope_cancel(rouse_scope *scope, int64_t grace_ns);
  * closed, if this is not the innermost open scope. */
 ROUSE_API int rouse_scope_close(rouse_scope *scope);
 
-/* A shield: until it is left, or timeout_ns have passed, waiting calls work as if the fiber were not cancelled and no
- * outer deadline had passed; afterwards they answer TIMED_OUT, or CANCELLED if the scope's grace ended first. */
+/* A shield: until it is left, or deadline_ns has passed, waiting calls work as if the fiber were not cancelled and no
+ * outer deadline had passed; afterwards they answer TIMED_OUT, or CANCELLED if the scope's grace ended first. A deadline,
+ * not a timeout, so that a poll function may enter it again in each poll; rouse_after(ROUSE_S(1)) is one second from
+ * now, ROUSE_NEVER leaves it to the scope's grace. */
 typedef struct rouse_shield {
     uintptr_t reserved[12]; /* of the library; zeroed is valid */
 } rouse_shield;
@@ -45,7 +47,7 @@ typedef struct rouse_shield {
 /* The same rules as deadlines: reverse order, same fiber or same poll. In a poll function an operation that is pending
  * inside the shield keeps the task alive: enter the same shield again in the next poll, and give it to
  * rouse_shield_cancel before its memory goes. */
-ROUSE_API int rouse_shield_enter(rouse_shield *shield, int64_t timeout_ns);
+ROUSE_API int rouse_shield_enter(rouse_shield *shield, int64_t deadline_ns);
 ROUSE_API int rouse_shield_leave(rouse_shield *shield);
 
 /* Stops the timer of a shield that is not in force. A zeroed shield is left alone. */

@@ -47,7 +47,8 @@ ROUSE_API void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval);
 /* ---- deadlines ----
  *
  * A deadline in force covers everything awaited until it is left: rouse_read under it answers TIMED_OUT once it has
- * passed. Deadlines nest, the nearest counts; a fiber or task spawned into a scope under one inherits it. The frame is
+ * passed. Deadlines nest, the nearest counts; a fiber or task that is spawned into a scope under one inherits it, others
+ * do not. The frame is
  * the caller's memory and must be left in reverse order of entering, by the same fiber or within the same poll. */
 typedef struct rouse_deadline {
     uintptr_t reserved[12]; /* of the library; zeroed is valid */

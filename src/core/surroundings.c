@@ -121,9 +121,9 @@ int64_t rouse_deadline_current(void)
     return around ? surroundings_deadline(around) : ROUSE_NEVER;
 }
 
-int rouse_shield_enter(rouse_shield *shield, int64_t timeout_ns)
+int rouse_shield_enter(rouse_shield *shield, int64_t deadline_ns)
 {
-    return enter((struct frame *)(void *)shield, FRAME_SHIELD, rouse_after(timeout_ns));
+    return enter((struct frame *)(void *)shield, FRAME_SHIELD, deadline_ns);
 }
 
 int rouse_shield_leave(rouse_shield *shield)
