@@ -63,7 +63,9 @@ ptrdiff_t rouse_op_await(rouse_op *op)
     if (!op)
         return ROUSE_INVALID;
     if (!local)
-        return await_in_thread(op, NULL);
+        return runtime_default_is_forked() ? ROUSE_FORKED : await_in_thread(op, NULL);
+    if (runtime_is_forked(runtime_of_scheduler(local->scheduler)))
+        return ROUSE_FORKED;
     if (!local->around || !local->around->suspend)
         return ROUSE_IN_POLL;
     return await_in_fiber(op, local->around);
@@ -81,8 +83,7 @@ static int join_in_thread(rouse_op *op, struct task_cell *cell)
     int answer = ROUSE_OK;
     if (!finished) {
         rouse_runtime *runtime = runtime_of_scheduler(slab->scheduler);
-        bool forked = runtime->spawner.process != os_process();
-        answer = forked ? ROUSE_FORKED : (int)await_in_thread(op, runtime);
+        answer = runtime_is_forked(runtime) ? ROUSE_FORKED : (int)await_in_thread(op, runtime);
     }
     atomic_size_sub(&slab->gate, 1, RELEASE);
     return finished ? (int)rouse_op_poll(op, &context) : answer;

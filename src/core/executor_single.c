@@ -92,20 +92,46 @@ bool executor_single_try_seat(struct rouse_runtime *runtime)
 {
     if (!lock_try(&runtime->seat))
         return false;
+    parker_leave_poll(&runtime->worker[0].parker);
     worker_enter(&runtime->worker[0]);
+    return true;
+}
+
+/* While nobody drives, a wake from another thread must make the descriptor readable that a foreign loop waits for: as if
+ * the worker slept in its reactor. A token is a wake that came before; its task is in the inbox and seen there. */
+static bool is_watched(struct rouse_runtime *runtime)
+{
+    if (!atomic_u32_load(&runtime->watched, RELAXED))
+        return false;
+    while (!parker_enter_poll(&runtime->worker[0].parker, &runtime->reactor[0])) {}
     return true;
 }
 
 void executor_single_leave_seat(struct rouse_runtime *runtime)
 {
+    bool watched = is_watched(runtime);
     worker_leave(&runtime->worker[0]);
     lock_release(&runtime->seat);
+    atomic_fence(SEQ_CST); /* pairs with executor_single_watch: one of the two sees what the other did */
+    if (!watched && atomic_u32_load(&runtime->watched, RELAXED) && executor_single_try_seat(runtime)) {
+        executor_single_leave_seat(runtime);
+        return;
+    }
     /* Whoever queued up before the release is told; who comes later tries the seat after queueing up. */
     lock_acquire(&runtime->seat_lock);
     struct list_node *link = list_pop_front(&runtime->seat_waiters);
     if (link)
         raise_signal(CONTAINER_OF(link, struct thread_waiter, link), SIGNAL_SEAT);
     lock_release(&runtime->seat_lock);
+}
+
+void executor_single_watch(struct rouse_runtime *runtime)
+{
+    if (atomic_u32_exchange(&runtime->watched, 1, SEQ_CST))
+        return;
+    atomic_fence(SEQ_CST); /* pairs with executor_single_leave_seat */
+    if (executor_single_try_seat(runtime))
+        executor_single_leave_seat(runtime);
 }
 
 static void set_driving(struct thread_waiter *waiter, struct parker *parker)

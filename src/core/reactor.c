@@ -32,8 +32,10 @@ static size_t expire_some(struct reactor *reactor, int64_t now_ns)
         struct timer *timer = CONTAINER_OF(CONTAINER_OF(link, struct wheel_node, link), struct timer, node);
         wakers[count] = timer->waker;
         timer->waker = (rouse_waker){NULL, NULL};
+        if (now_ns == ROUSE_NEVER)
+            timer->reactor = NULL; /* the reactor ends: whoever holds the timer must not come back to it */
     }
-    bool more = wheel_next(&reactor->wheel) <= now_ns;
+    bool more = !wheel_is_empty(&reactor->wheel) && wheel_next(&reactor->wheel) <= now_ns;
     lock_release(&reactor->timer_lock);
     for (size_t i = 0; i < count; i++)
         rouse_waker_wake(&wakers[i]);
@@ -158,7 +160,7 @@ void reactor_fini(struct reactor *reactor, void (*report)(struct slot *slot, voi
     if (!reactor->backend)
         return;
     registry_walk(detach_slot, &leaving);
-    while (expire_some(reactor, INT64_MAX - 1) > 0) {}
+    while (expire_some(reactor, ROUSE_NEVER) > 0) {}
     backend_close(reactor->backend);
     reactor->backend = NULL;
 }

@@ -271,7 +271,7 @@ int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_rep
     uint32_t idle = 0;
     if (!runtime)
         return ROUSE_INVALID;
-    if (runtime->spawner.process != os_process())
+    if (runtime_is_forked(runtime))
         return ROUSE_FORKED;
     if (os_current() && runtime_worker(runtime))
         return ROUSE_BUSY;
@@ -301,7 +301,7 @@ int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_rep
  * the sets; everything else is left to the end of the process, for the parent's locks may have been held. */
 void rouse_runtime_abandon(rouse_runtime *runtime)
 {
-    if (!runtime || runtime->spawner.process == os_process())
+    if (!runtime || !runtime_is_forked(runtime))
         return;
     for (unsigned i = 0; i < runtime->reactors; i++) {
         if (runtime->reactor[i].backend)
@@ -342,7 +342,7 @@ int rouse_default_shutdown(int64_t timeout_ns)
     lock_acquire(&the_default.lock);
     rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
     if (runtime) {
-        if (runtime->spawner.process == os_process())
+        if (!runtime_is_forked(runtime))
             status = rouse_runtime_shutdown(runtime, timeout_ns, NULL, NULL);
         else
             rouse_runtime_abandon(runtime);
@@ -361,6 +361,17 @@ struct rouse_runtime *runtime_choose(rouse_runtime *runtime)
     return runtime ? runtime : rouse_runtime_default();
 }
 
+bool runtime_is_forked(const struct rouse_runtime *runtime)
+{
+    return runtime->spawner.process != os_process();
+}
+
+bool runtime_default_is_forked(void)
+{
+    const struct rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
+    return runtime && runtime_is_forked(runtime);
+}
+
 struct reactor *local_reactor(void)
 {
     struct local *local = local_current();
@@ -376,7 +387,7 @@ int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns)
 {
     if (!runtime || !runtime_is_single(runtime))
         return ROUSE_INVALID;
-    if (runtime->spawner.process != os_process())
+    if (runtime_is_forked(runtime))
         return ROUSE_FORKED;
     if (os_current())
         return ROUSE_IN_POLL;
@@ -391,6 +402,9 @@ int rouse_runtime_descriptor(rouse_runtime *runtime, intptr_t *descriptor)
 {
     if (!runtime || !descriptor || !runtime_is_single(runtime))
         return ROUSE_INVALID;
+    if (runtime_is_forked(runtime))
+        return ROUSE_FORKED;
+    executor_single_watch(runtime);
     return backend_handle(runtime->reactor[0].backend, descriptor);
 }
 
@@ -407,6 +421,8 @@ int rouse_runtime_stats(rouse_runtime *runtime, rouse_runtime_info *info, rouse_
 {
     if (!runtime || !info || info->size < sizeof *info)
         return ROUSE_INVALID;
+    if (runtime_is_forked(runtime))
+        return ROUSE_FORKED;
     info->workers = runtime->workers;
     info->reactors = runtime->reactors;
     info->tasks = (size_t)count_alive(runtime);

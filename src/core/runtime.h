@@ -32,6 +32,7 @@ struct rouse_runtime {
     atomic_u32 stopping;           /* 1: threads end as soon as they notice */
     atomic_u32 next_worker;        /* round robin: whose turn it is, for threads that are no workers */
     atomic_u32 ending;             /* 1: a shutdown is in progress */
+    atomic_u32 watched;            /* single-threaded: 1 once the descriptor was asked for */
     struct lock seat;              /* single-threaded: the right to drive; only tried */
     struct lock seat_lock;         /* of the list */
     struct list_node seat_waiters; /* threads that want to drive: struct thread_waiter */
@@ -82,6 +83,7 @@ void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runt
 void thread_waiter_free(struct thread_waiter *waiter);
 /* Runs everything ready, waits until the deadline for more. Holder of the seat. Answers polls. */
 size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns);
+void executor_single_watch(struct rouse_runtime *runtime); /* somebody waits for the descriptor from now on */
 bool executor_single_try_seat(struct rouse_runtime *runtime);
 void executor_single_leave_seat(struct rouse_runtime *runtime);
 

@@ -34,13 +34,13 @@ void worker_init(struct worker *worker, struct rouse_runtime *runtime, unsigned 
 
 void worker_enter(struct worker *worker)
 {
+    worker->outer = os_current();
     os_current_set(&worker->local);
 }
 
 void worker_leave(struct worker *worker)
 {
-    (void)worker;
-    os_current_set(NULL);
+    os_current_set(worker->outer);
 }
 
 /* ---- queues ---- */

@@ -27,6 +27,7 @@ struct worker {
     bool steals;    /* takes part in stealing: the ring and the slot are in use; else `own` alone */
 
     /* ---- of its thread alone ---- */
+    void *outer; /* what the thread was before: a task of another runtime may shut a single-threaded one down */
     struct surroundings around; /* of the task that is polled */
     struct queue own;         /* tasks that nobody may steal: pinned ones, dealt ones, all of a worker without peers */
     struct slab *slab;        /* cells of the tasks spawned here */

@@ -31,8 +31,6 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
 {
     struct surroundings *around = current_fiber();
     struct scope *scope = (struct scope *)(void *)opened;
-    struct task_cell *cell;
-    rouse_runtime *runtime = rouse_runtime_current();
     if (task)
         task->cell = NULL;
     if (!around)
@@ -71,6 +69,8 @@ int rouse_scope_close(rouse_scope *opened)
         return ROUSE_NOT_IN_FIBER;
     if (!scope || around->scope != scope)
         return ROUSE_UNBALANCED;
+    if (runtime_is_forked(runtime_of_scheduler(task_scheduler(around->cell))))
+        return ROUSE_FORKED;
     rouse_waker waker = {around->cell, &task_waker_table}; /* borrowed */
     int64_t told_ns = ROUSE_NEVER;
     bool told = false;
