@@ -58,6 +58,10 @@ static inline bool runtime_is_single(const struct rouse_runtime *runtime)
 /* The runtime that a call with NULL means: the current one, else the default one; NULL if that cannot be made. */
 struct rouse_runtime *runtime_choose(rouse_runtime *runtime);
 
+/* Does it belong to the parent of this process? And the default one, if there is one? */
+bool runtime_is_forked(const struct rouse_runtime *runtime);
+bool runtime_default_is_forked(void);
+
 /* await.c: makes a task of *runtime (NULL: the current or default one is chosen), to be handed to placement_spawned. */
 int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, struct task_cell **cell);
 
