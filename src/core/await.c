@@ -7,28 +7,35 @@ int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_ty
 {
     struct spawn_request request = {
         .type = type, .state = state, .deadline_ns = ROUSE_NEVER, .site = site, .joinable = task != NULL};
-    struct task_cell *cell;
     if (task)
         task->cell = NULL;
-    if (!type || type->reserved[0])
-        return ROUSE_INVALID;
-    int status = runtime_make(&runtime, &request, &cell);
-    if (status != ROUSE_OK)
-        return status;
-    if (task)
-        task->cell = cell;
-    placement_spawned(runtime, cell);
-    return ROUSE_OK;
+    return type && !type->reserved[0] ? runtime_spawn(task, runtime, &request) : ROUSE_INVALID;
 }
 
-int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, struct task_cell **cell)
+int runtime_make(struct made_task *made, rouse_runtime *runtime, const struct spawn_request *request)
 {
-    *runtime = runtime_choose(*runtime);
-    if (!*runtime)
+    *made = (struct made_task){.runtime = runtime_choose(runtime)};
+    if (!made->runtime)
         return ROUSE_NO_MEMORY;
-    struct worker *worker = runtime_worker(*runtime);
-    return spawner_make(&(*runtime)->spawner, worker ? worker->slab : NULL, worker ? &worker->counts : NULL, request,
-                        cell);
+    struct worker *worker = made->worker = runtime_worker(made->runtime);
+    return spawner_make(&made->runtime->spawner, worker ? worker->slab : NULL, worker ? &worker->counts : NULL, request,
+                        &made->cell);
+}
+
+void runtime_place(const struct made_task *made, rouse_task *task)
+{
+    if (task)
+        task->cell = made->cell;
+    placement_spawned(made->runtime, made->worker, made->cell);
+}
+
+int runtime_spawn(rouse_task *task, rouse_runtime *runtime, const struct spawn_request *request)
+{
+    struct made_task made;
+    int status = runtime_make(&made, runtime, request);
+    if (status == ROUSE_OK)
+        runtime_place(&made, task);
+    return status;
 }
 
 /* A plain thread: a waker that ends its sleep. It drives the runtime meanwhile if that is single-threaded. */

@@ -44,9 +44,8 @@ static struct worker *less_loaded(struct rouse_runtime *runtime, struct worker *
     return here > there + there / 4 + 1 ? other : worker;
 }
 
-void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell)
+void placement_spawned(struct rouse_runtime *runtime, struct worker *worker, struct task_cell *cell)
 {
-    struct worker *worker = runtime_worker(runtime);
     if (!worker) {
         submit_from_outside(runtime, cell);
     } else if (deals(runtime)) {
@@ -84,20 +83,17 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
     }
 }
 
-void placement_resubmit(struct task_scheduler *scheduler, struct task_cell *cell)
+void placement_resubmit(struct local *local, struct task_cell *cell)
 {
-    struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
-    struct worker *worker = runtime_worker(runtime);
+    struct worker *worker = worker_of_local(local);
     worker_push(worker, cell);
     /* A lone task that yields runs again here; with others behind it a peer may help. */
     if (worker->steals && ring_length(&worker->ring) > 1)
-        worker_notify(runtime);
+        worker_notify(worker->runtime);
 }
 
-void placement_completed(struct task_scheduler *scheduler, struct task_cell *cell)
+void placement_completed(struct local *local)
 {
-    struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
-    struct worker *worker = runtime_worker(runtime);
-    (void)cell;
-    spawner_count_completion(&runtime->spawner, worker ? &worker->counts : NULL);
+    struct worker *worker = worker_of_local(local);
+    spawner_count_completion(&worker->runtime->spawner, &worker->counts);
 }

@@ -62,18 +62,26 @@ struct rouse_runtime *runtime_choose(rouse_runtime *runtime);
 bool runtime_is_forked(const struct rouse_runtime *runtime);
 bool runtime_default_is_forked(void);
 
-/* await.c: makes a task of *runtime (NULL: the current or default one is chosen), to be handed to placement_spawned. */
-int runtime_make(rouse_runtime **runtime, const struct spawn_request *request, struct task_cell **cell);
+/* await.c: makes a task of `runtime` (NULL: the current or default one is chosen), without a place yet; and gives it one. */
+struct made_task {
+    struct rouse_runtime *runtime; /* whose task it is */
+    struct worker *worker;         /* of that runtime, that this thread is; NULL: none */
+    struct task_cell *cell;        /* the task */
+};
+int runtime_make(struct made_task *made, rouse_runtime *runtime, const struct spawn_request *request);
+void runtime_place(const struct made_task *made, rouse_task *task); /* `task` gets the handle; NULL: detached */
+int runtime_spawn(rouse_task *task, rouse_runtime *runtime, const struct spawn_request *request); /* both */
 
 /* overflow.c: naming the fiber whose stack overflowed. */
 int overflow_report_enable(struct rouse_runtime *runtime);
 void overflow_report_disable(struct rouse_runtime *runtime);
 
-/* placement.c: which worker a task goes to. */
-void placement_spawned(struct rouse_runtime *runtime, struct task_cell *cell);     /* a new task */
-void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell);   /* woken */
-void placement_resubmit(struct task_scheduler *scheduler, struct task_cell *cell); /* woken while it ran */
-void placement_completed(struct task_scheduler *scheduler, struct task_cell *cell);
+/* placement.c: which worker a task goes to. A new task, spawned by `worker` (NULL: by no worker of the runtime); and what
+ * struct task_scheduler asks for. */
+void placement_spawned(struct rouse_runtime *runtime, struct worker *worker, struct task_cell *cell);
+void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell);
+void placement_resubmit(struct local *local, struct task_cell *cell);
+void placement_completed(struct local *local);
 
 /* executor_multi.c */
 int executor_multi_start(struct rouse_runtime *runtime);

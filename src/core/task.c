@@ -105,10 +105,9 @@ void task_drop_result(struct task_cell *cell)
 /* Everything between the last poll and the last touch of the cell. The state goes before the completion is published: a
  * joiner, and a parent whose frame the state may point into, must find it gone. Joiners are woken, results dropped and
  * scopes left with no lock held. */
-static void complete(struct task_cell *cell, int value, bool has_result)
+static void complete(struct task_cell *cell, int value, bool has_result, struct local *local)
 {
     struct origin *origin = task_origin(cell);
-    struct task_scheduler *scheduler = task_scheduler(cell);
     if (cell->type->drop)
         cell->type->drop(task_state(cell));
     if (origin)
@@ -125,16 +124,15 @@ static void complete(struct task_cell *cell, int value, bool has_result)
         task_drop_result(cell);
     if (origin && origin->scope)
         scope_child_ended(origin, value);
-    scheduler->completed(scheduler, cell);
+    local->scheduler->completed(local);
     /* The runner's and the life's reference at once; the order as in task_release. */
     word = atomic_size_sub(&cell->slot.word, 2 * STATE_REFERENCE, ACQ_REL);
     if (STATE_COUNT(word) == 2)
         slab_give(&cell->slot, (word & STATE_LARGE) != 0);
 }
 
-static void stop(struct task_cell *cell)
+static void stop(struct task_cell *cell, struct local *local)
 {
-    struct task_scheduler *scheduler = task_scheduler(cell);
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     struct state_step step;
     /* RELEASE: the next poll sees what this one did; ACQUIRE: a wake's writes before the resubmission. */
@@ -142,12 +140,11 @@ static void stop(struct task_cell *cell)
         step = state_stop(word);
     while (!atomic_size_cas_weak(&cell->slot.word, &word, step.next, ACQ_REL, RELAXED));
     if (step.action == STATE_SUBMIT)
-        scheduler->resubmit(scheduler, cell);
+        local->scheduler->resubmit(local, cell);
 }
 
-void task_run(struct task_cell *cell, struct surroundings *around)
+void task_run(struct task_cell *cell, struct surroundings *around, struct local *local)
 {
-    struct local *local = local_current();
     size_t bytes, word = atomic_size_sub(&cell->slot.word, STATE_START_DELTA, ACQUIRE); /* pairs with wakes */
     bool cancelled = (word & STATE_CANCELLED) != 0, never_dropped = task_hooks(cell) != NULL;
     surroundings_init(around, cell);
@@ -158,11 +155,11 @@ void task_run(struct task_cell *cell, struct surroundings *around)
     local->around = NULL;
     bool unbalanced = around->top != outermost;
     if (unbalanced)
-        complete(cell, ROUSE_UNBALANCED, value != ROUSE_PENDING);
+        complete(cell, ROUSE_UNBALANCED, value != ROUSE_PENDING, local);
     else if (value != ROUSE_PENDING)
-        complete(cell, value, true);
+        complete(cell, value, true, local);
     else if (cancelled && !around->shielded && !never_dropped)
-        complete(cell, ROUSE_CANCELLED, false);
+        complete(cell, ROUSE_CANCELLED, false, local);
     else
-        stop(cell);
+        stop(cell, local);
 }

@@ -10,6 +10,7 @@
 #include "core/state.h"
 #include <rouse/task.h>
 
+struct local;
 struct surroundings;
 struct origin;
 struct task_cell;
@@ -27,10 +28,10 @@ struct task_scheduler {
     /* Takes over one reference of a task that became ready. May be called from any thread that is inside the gate of
      * the task's slab or belongs to the executor. Never fails, never allocates. */
     void (*submit)(struct task_scheduler *scheduler, struct task_cell *cell);
-    /* The same for a task that was woken while it ran: to the back of the queue. On the executor's own threads only. */
-    void (*resubmit)(struct task_scheduler *scheduler, struct task_cell *cell);
-    /* A task of it has completed; its state is gone. */
-    void (*completed)(struct task_scheduler *scheduler, struct task_cell *cell);
+    /* The same for a task that was woken while it ran: to the back of the queue. `local` is the running thread's. */
+    void (*resubmit)(struct local *local, struct task_cell *cell);
+    /* A task of it has completed on this thread; its state is gone. */
+    void (*completed)(struct local *local);
     /* When shields of cancelled tasks end, whatever they were given: set by shutdown. ROUSE_NEVER before. */
     atomic_i64 limit_ns;
 };
@@ -70,8 +71,8 @@ void *task_result(struct task_cell *cell, size_t *bytes);
 const char *task_name(struct task_cell *cell);
 
 /* Polls once and does what follows: submits it again, completes it, or lets it sleep. The caller gives the queue's
- * reference up. `around` describes this poll; its cell is set here. */
-void task_run(struct task_cell *cell, struct surroundings *around);
+ * reference up. `around` describes this poll; its cell is set here. `local` is the calling worker's. */
+void task_run(struct task_cell *cell, struct surroundings *around, struct local *local);
 
 /* What the poll of a completed task answered; only after COMPLETE was seen with ACQUIRE. Kept where the queue link was. */
 static inline int task_value(const struct task_cell *cell)

@@ -317,7 +317,7 @@ static void run(struct worker *worker, struct task_cell *cell)
     advance_tick(worker);
     pin(worker, cell);
     bump(&worker->counters.polls, 1);
-    task_run(cell, &worker->around);
+    task_run(cell, &worker->around, &worker->local);
     if (worker->around.budget_ended)
         bump(&worker->counters.budget_ends, 1);
 }

@@ -54,6 +54,11 @@ struct worker {
     struct worker_counters counters;
 };
 
+static inline struct worker *worker_of_local(struct local *local)
+{
+    return CONTAINER_OF(local, struct worker, local);
+}
+
 enum worker_step { WORKER_RAN, WORKER_IDLE };
 
 void worker_init(struct worker *worker, struct rouse_runtime *runtime, unsigned index, struct reactor *reactor);

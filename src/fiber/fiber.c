@@ -235,7 +235,7 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
     rouse_fiber_options options;
     rouse_runtime *runtime = request->runtime;
     struct stack *stack;
-    struct task_cell *cell;
+    struct made_task made_task;
     size_t extra;
     if (task)
         task->cell = NULL;
@@ -269,19 +269,17 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
     stack->site = request->site;
     struct spawn_request make = {&fiber_type,          &fiber,        extra,       request->scope,
                                  request->deadline_ns, request->site, task != NULL};
-    status = runtime_make(&runtime, &make, &cell);
+    status = runtime_make(&made_task, runtime, &make);
     if (status != ROUSE_OK) {
         release_stack(runtime, stack);
         return status;
     }
-    struct fiber *made = task_state(cell);
+    struct fiber *made = task_state(made_task.cell);
     if (request->argument_bytes)
         memcpy((char *)made + argument_offset(), request->argument, request->argument_bytes);
     if (request->result_bytes)
         memset(result_of(made), 0, request->result_bytes);
-    if (task)
-        task->cell = cell;
-    placement_spawned(runtime, cell);
+    runtime_place(&made_task, task);
     return ROUSE_OK;
 }
 

@@ -43,13 +43,7 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
                                     .site = site,
                                     .deadline_ns = surroundings_deadline(around),
                                     .joinable = task != NULL};
-    int status = runtime_make(&runtime, &request, &cell);
-    if (status != ROUSE_OK)
-        return status;
-    if (task)
-        task->cell = cell;
-    placement_spawned(runtime, cell);
-    return ROUSE_OK;
+    return runtime_spawn(task, rouse_runtime_current(), &request);
 }
 
 int rouse_scope_cancel(rouse_scope *opened, int64_t grace_ns)
