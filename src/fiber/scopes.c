@@ -31,8 +31,6 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
 {
     struct surroundings *around = current_fiber();
     struct scope *scope = (struct scope *)(void *)opened;
-    struct task_cell *cell;
-    rouse_runtime *runtime = rouse_runtime_current();
     if (task)
         task->cell = NULL;
     if (!around)
