@@ -300,7 +300,8 @@ static int close_behind_its_back(void *unused)
 
 TEST(a_descriptor_that_was_closed_behind_its_back_does_not_stop_the_next)
 {
-    on_each_executor(close_behind_its_back, NULL);
+    rouse_options options = flavour(0); /* elsewhere a call may be inside */
+    assert_int_equal(rouse_run(close_behind_its_back, NULL, &options), ROUSE_OK);
 }
 
 /* tokio#3104: a descriptor that was given back is known to nobody. */
