@@ -1,0 +1,637 @@
+/* Scopes, cancelling, shields, deadlines, and fibers that leave them open. */
+#include "support/runtimes.h"
+
+static void run_on_each(rouse_fiber_function *function)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_options options = test_options((enum test_executor)kind, 2);
+        require_int(rouse_run(function, NULL, &options), ==, 0);
+    }
+}
+
+/* ---- children ---- */
+
+static atomic_int alive, started;
+
+static int sleep_a_little(void *argument)
+{
+    atomic_fetch_add(&alive, 1);
+    int status = rouse_sleep(*(int64_t *)argument);
+    atomic_fetch_sub(&alive, 1);
+    return status;
+}
+
+static int close_waits(void *argument)
+{
+    int64_t spans[8];
+    rouse_scope scope;
+    (void)argument;
+    for (int round = 0; round < 20; round++) {
+        require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+        for (int i = 0; i < 8; i++) {
+            spans[i] = i * ROUSE_US(50);
+            require_int(rouse_go(sleep_a_little, &spans[i]), ==, ROUSE_OK);
+        }
+        require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+        require_int(atomic_load(&alive), ==, 0);
+        memset(spans, 0xee, sizeof spans);
+    }
+    return 0;
+}
+
+TEST(a_scope_closes_when_all_children_have_ended)
+{
+    run_on_each(close_waits);
+}
+
+static int answer(void *argument)
+{
+    return *(int *)argument;
+}
+
+static int first_error_of_children(void *argument)
+{
+    int values[] = {0, 7, -30, 1}, late = -31;
+    rouse_scope scope;
+    (void)argument;
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    for (int i = 0; i < 4; i++) {
+        require_int(rouse_go(answer, &values[i]), ==, ROUSE_OK);
+    }
+    require_int(rouse_sleep(ROUSE_MS(2)), ==, ROUSE_OK);
+    require_int(rouse_go(answer, &late), ==, ROUSE_OK);
+    int status = rouse_scope_close(&scope);
+    require(status == -30 || status == -31);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_UNBALANCED);
+    require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_INVALID);
+    return 0;
+}
+
+TEST(closing_answers_the_first_failure_of_a_child)
+{
+    run_on_each(first_error_of_children);
+}
+
+static int wait_for_ever(void *argument)
+{
+    atomic_fetch_add(&started, 1);
+    atomic_fetch_add(&alive, 1);
+    int status = rouse_sleep(ROUSE_NEVER);
+    require_int(rouse_is_cancelled(), ==, 1);
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    require_int(rouse_yield(), ==, ROUSE_CANCELLED);
+    atomic_fetch_sub(&alive, 1);
+    (void)argument;
+    return status;
+}
+
+static int have_children(void *argument)
+{
+    int depth = *(int *)argument - 1;
+    rouse_scope scope;
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    for (int i = 0; i < 3; i++) {
+        require_int(rouse_go(depth > 0 ? have_children : wait_for_ever, &depth), ==, ROUSE_OK);
+    }
+    return rouse_scope_close(&scope);
+}
+
+static int cancel_grandchildren(void *argument)
+{
+    int depth = 3;
+    rouse_scope scope;
+    (void)argument;
+    atomic_store(&started, 0);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(have_children, &depth), ==, ROUSE_OK);
+    while (atomic_load(&started) < 27) {
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&scope, ROUSE_NEVER), ==, ROUSE_OK);
+    require_int(rouse_go(answer, &depth), ==, ROUSE_CANCELLED);
+    require_int(rouse_is_cancelled(), ==, 0);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
+    require_int(atomic_load(&alive), ==, 0);
+    require_int(rouse_sleep(1), ==, ROUSE_OK);
+    return 0;
+}
+
+TEST(cancelling_a_scope_reaches_the_children_of_its_children_and_nobody_else)
+{
+    run_on_each(cancel_grandchildren);
+}
+
+static int close_under_cancel(void *argument)
+{
+    rouse_scope scope;
+    sem_t *ready = argument;
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(wait_for_ever, NULL), ==, ROUSE_OK);
+    while (atomic_load(&started) == 0) {
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    test_post(ready);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
+    require_int(atomic_load(&alive), ==, 0);
+    return 9;
+}
+
+TEST(aborting_a_fiber_that_waits_in_close_cancels_its_children_and_close_goes_on)
+{
+    for (int kind = TEST_ROUND_ROBIN; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 2);
+        rouse_task task;
+        sem_t ready;
+        sem_init(&ready, 0, 0);
+        atomic_store(&started, 0);
+        require_int(rouse_spawn_fiber_at(&task, runtime, close_under_cancel, &ready, 0, 0, NULL, NULL), ==, ROUSE_OK);
+        test_await(&ready);
+        rouse_abort(&task);
+        require_int(rouse_join(&task, NULL), ==, 9);
+        test_runtime_end(runtime);
+        sem_destroy(&ready);
+    }
+}
+
+static int go_outside(void *argument)
+{
+    rouse_scope outer, inner;
+    int value = 4;
+    (void)argument;
+    require_int(rouse_go(answer, &value), ==, ROUSE_UNBALANCED);
+    require_int(rouse_scope_open(NULL), ==, ROUSE_INVALID);
+    require_int(rouse_scope_open(&outer), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&inner), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&outer), ==, ROUSE_UNBALANCED);
+    require_int(rouse_scope_close(NULL), ==, ROUSE_UNBALANCED);
+    require_int(rouse_go(answer, &value), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&inner), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&outer), ==, ROUSE_OK);
+    return 8;
+}
+
+TEST(spawning_without_a_scope_or_outside_of_fibers_is_refused)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
+    rouse_scope scope = {{0}};
+    int value = 3;
+    assert_int_equal(rouse_go(answer, &value), ROUSE_NOT_IN_FIBER);
+    assert_int_equal(rouse_scope_open(&scope), ROUSE_NOT_IN_FIBER);
+    assert_int_equal(rouse_scope_close(&scope), ROUSE_NOT_IN_FIBER);
+    assert_int_equal(rouse_scope_cancel(&scope, 0), ROUSE_INVALID);
+    assert_int_equal(test_fiber(runtime, go_outside, NULL), 8);
+    test_runtime_end(runtime);
+}
+
+/* ---- poll tasks as children ---- */
+
+static int scope_with_tasks(void *argument)
+{
+    struct test_bell bells[2] = {TEST_BELL_INIT, TEST_BELL_INIT}, *state = &bells[0];
+    rouse_task task;
+    rouse_scope scope;
+    (void)argument;
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_scope_spawn(&scope, &task, &test_bell_task, &state), ==, ROUSE_OK);
+    test_bell_ring(&bells[0]);
+    require_int(rouse_join(&task, NULL), ==, ROUSE_OK);
+    state = &bells[1];
+    require_int(rouse_scope_spawn(&scope, NULL, &test_bell_task, &state), ==, ROUSE_OK);
+    require_int(rouse_scope_spawn(&scope, NULL, NULL, &state), ==, ROUSE_INVALID);
+    require_int(rouse_scope_spawn(NULL, NULL, &test_bell_task, &state), ==, ROUSE_INVALID);
+    require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_spawn(&scope, &task, &test_bell_task, &state), ==, ROUSE_CANCELLED);
+    require(task.cell == NULL);
+    require_int(rouse_scope_spawn(&scope, NULL, &test_bell_task, &state), ==, ROUSE_CANCELLED);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
+    test_bell_forget(&bells[1]);
+    return 0;
+}
+
+TEST(poll_tasks_are_children_like_fibers)
+{
+    run_on_each(scope_with_tasks);
+}
+
+/* ---- shields ---- */
+
+static int clean_up_in_shield(void *argument)
+{
+    rouse_shield shield, inner;
+    int64_t before;
+    (void)argument;
+    atomic_fetch_add(&started, 1);
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_MS(20))), ==, ROUSE_OK);
+    require_int(rouse_is_cancelled(), ==, 0);
+    before = rouse_now();
+    require_int(rouse_sleep(ROUSE_MS(2)), ==, ROUSE_OK);
+    require_int(rouse_now() - before, >=, ROUSE_MS(2));
+    require_int(rouse_shield_enter(&inner, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_sleep(ROUSE_S(100)), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_UNBALANCED);
+    require_int(rouse_shield_leave(&inner), ==, ROUSE_OK);
+    require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    require_int(rouse_sleep(ROUSE_S(100)), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_now() - before, >=, ROUSE_MS(20));
+    require_int(rouse_yield(), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_UNBALANCED);
+    require_int(rouse_is_cancelled(), ==, 1);
+    require_int(rouse_yield(), ==, ROUSE_CANCELLED);
+    return 0;
+}
+
+static int cancel_one(rouse_fiber_function *function, int64_t grace_ns)
+{
+    rouse_scope scope;
+    atomic_store(&started, 0);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(function, NULL), ==, ROUSE_OK);
+    while (atomic_load(&started) == 0) {
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    require_int(rouse_scope_cancel(&scope, grace_ns), ==, ROUSE_OK);
+    return rouse_scope_close(&scope);
+}
+
+static int shield_works(void *argument)
+{
+    (void)argument;
+    return cancel_one(clean_up_in_shield, ROUSE_NEVER);
+}
+
+TEST(inside_a_shield_a_cancelled_fiber_waits_for_a_bounded_time)
+{
+    run_on_each(shield_works);
+}
+
+static int clean_up_too_long(void *argument)
+{
+    rouse_shield shield;
+    (void)argument;
+    require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_S(1000))), ==, ROUSE_OK);
+    atomic_fetch_add(&started, 1);
+    int64_t before = rouse_now();
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    require_int(rouse_now() - before, <, ROUSE_S(100));
+    require_int(rouse_yield(), ==, ROUSE_CANCELLED);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
+    return 0;
+}
+
+static int grace_ends_shields(void *argument)
+{
+    (void)argument;
+    int64_t before = rouse_now();
+    require_int(cancel_one(clean_up_too_long, ROUSE_MS(10)), ==, 0);
+    require_int(rouse_now() - before, >=, ROUSE_MS(10));
+    return cancel_one(clean_up_too_long, 0);
+}
+
+TEST(the_grace_of_a_cancelled_scope_ends_the_shields_of_its_children)
+{
+    run_on_each(grace_ends_shields);
+}
+
+static int shorter_grace(void *argument)
+{
+    rouse_scope scope;
+    (void)argument;
+    atomic_store(&started, 0);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(clean_up_too_long, NULL), ==, ROUSE_OK);
+    while (atomic_load(&started) == 0) {
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    require_int(rouse_scope_cancel(&scope, ROUSE_S(500)), ==, ROUSE_OK);
+    require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&scope, ROUSE_MS(2)), ==, ROUSE_OK);
+    return rouse_scope_close(&scope);
+}
+
+TEST(a_second_cancel_with_a_shorter_grace_counts)
+{
+    run_on_each(shorter_grace);
+}
+
+static int hold_scope_in_shield(void *argument)
+{
+    rouse_scope scope;
+    rouse_shield shield;
+    (void)argument;
+    require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_MS(5))), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(wait_for_ever, NULL), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
+    return 0;
+}
+
+static int close_in_shield(void *argument)
+{
+    (void)argument;
+    return cancel_one(hold_scope_in_shield, ROUSE_NEVER);
+}
+
+TEST(closing_inside_a_shield_cancels_the_children_when_the_shield_ends)
+{
+    run_on_each(close_in_shield);
+}
+
+static int shielded_sleep(void *argument)
+{
+    rouse_shield shield;
+    require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_S(100))), ==, ROUSE_OK);
+    int status = rouse_sleep(*(int64_t *)argument);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
+    return status;
+}
+
+static int close_under_past_deadline(void *argument)
+{
+    rouse_deadline deadline;
+    rouse_scope scope;
+    int64_t span = ROUSE_MS(200);
+    (void)argument;
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(shielded_sleep, &span), ==, ROUSE_OK);
+    int64_t before = test_cpu_ns();
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    require_int(test_cpu_ns() - before, <, ROUSE_MS(100));
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    return 0;
+}
+
+TEST_SERIAL(closing_under_a_deadline_that_has_passed_waits_without_using_the_processor)
+{
+    run_on_each(close_under_past_deadline);
+}
+
+/* ---- deadlines ---- */
+
+static int expect_deadline(void *argument)
+{
+    require_int(rouse_deadline_current(), ==, *(int64_t *)argument);
+    return 0;
+}
+
+static int deadlines_nest(void *argument)
+{
+    rouse_deadline outer, inner, wider;
+    rouse_scope scope;
+    int64_t far = rouse_after(ROUSE_S(100)), near = rouse_after(ROUSE_S(50));
+    (void)argument;
+    require_int(rouse_deadline_current(), ==, ROUSE_NEVER);
+    require_int(rouse_deadline_enter(NULL, 1), ==, ROUSE_INVALID);
+    require_int(rouse_deadline_enter(&outer, far), ==, ROUSE_OK);
+    require_int(rouse_deadline_current(), ==, far);
+    require_int(rouse_deadline_enter(&inner, near), ==, ROUSE_OK);
+    require_int(rouse_deadline_current(), ==, near);
+    require_int(rouse_deadline_enter(&inner, near), ==, ROUSE_UNBALANCED);
+    require_int(rouse_deadline_enter(&wider, ROUSE_NEVER), ==, ROUSE_OK);
+    require_int(rouse_deadline_current(), ==, near);
+    require_int(rouse_deadline_leave(&outer), ==, ROUSE_UNBALANCED);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(expect_deadline, &near), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    require_int(rouse_deadline_leave(&wider), ==, ROUSE_OK);
+    require_int(rouse_deadline_leave(&inner), ==, ROUSE_OK);
+    require_int(rouse_deadline_current(), ==, far);
+    require_int(rouse_sleep(1), ==, ROUSE_OK);
+    require_int(rouse_deadline_leave(&outer), ==, ROUSE_OK);
+    require_int(rouse_deadline_current(), ==, ROUSE_NEVER);
+    return 0;
+}
+
+TEST(deadlines_nest_and_children_inherit_the_nearest)
+{
+    run_on_each(deadlines_nest);
+    rouse_deadline frame = {{0}};
+    assert_int_equal(rouse_deadline_enter(&frame, 1), ROUSE_INVALID);
+    rouse_deadline_cancel(&frame);
+    assert_int_equal(rouse_deadline_current(), ROUSE_NEVER);
+}
+
+static int deadline_ends_waits(void *argument)
+{
+    static const int64_t ends[] = {INT64_MIN, -1, 0, 1};
+    rouse_deadline deadline;
+    (void)argument;
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        require_int(rouse_deadline_enter(&deadline, ends[i]), ==, ROUSE_OK);
+        require_int(rouse_sleep(ROUSE_S(100)), ==, ROUSE_TIMED_OUT);
+        require_int(rouse_sleep(0), ==, ROUSE_TIMED_OUT);
+        require_int(rouse_yield(), ==, ROUSE_TIMED_OUT);
+        require_int(rouse_is_cancelled(), ==, 0);
+        require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    for (int i = 0; i < 20; i++) {
+        int64_t end = rouse_after(ROUSE_US(100 * i));
+        require_int(rouse_deadline_enter(&deadline, end), ==, ROUSE_OK);
+        require_int(rouse_sleep(i & 1 ? ROUSE_NEVER : ROUSE_S(100)), ==, ROUSE_TIMED_OUT);
+        require_int(rouse_now(), >=, end);
+        require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    }
+    return 0;
+}
+
+TEST(a_deadline_ends_every_wait_under_it_and_never_early)
+{
+    run_on_each(deadline_ends_waits);
+}
+
+/* tokio#4314: what is always ready must not keep the deadline from being looked at. */
+static int always_ready(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    (void)state;
+    rouse_op op;
+    for (;;) {
+        rouse_sleep_init(&op, 0);
+        ptrdiff_t status = rouse_op_poll(&op, context);
+        if (status == ROUSE_PENDING) {
+            return ROUSE_PENDING;
+        }
+        if (status != ROUSE_OK) {
+            return (int)status;
+        }
+    }
+}
+
+static int always_ready_fiber(void *argument)
+{
+    int status;
+    rouse_op op;
+    (void)argument;
+    do {
+        rouse_sleep_init(&op, 0);
+        status = (int)rouse_op_await(&op);
+    } while (status == ROUSE_OK);
+    return status;
+}
+
+static int deadline_beats_ready(void *argument)
+{
+    const rouse_task_type type = {.poll = always_ready};
+    (void)argument;
+    for (int i = 0; i < 2; i++) {
+        rouse_deadline deadline;
+        rouse_scope scope;
+        int64_t end = rouse_after(ROUSE_MS(10));
+        require_int(rouse_deadline_enter(&deadline, end), ==, ROUSE_OK);
+        require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+        if (i == 0) {
+            require_int(rouse_scope_spawn(&scope, NULL, &type, NULL), ==, ROUSE_OK);
+        } else {
+            require_int(rouse_go(always_ready_fiber, NULL), ==, ROUSE_OK);
+        }
+        require_int(rouse_scope_close(&scope), ==, ROUSE_TIMED_OUT);
+        require_int(rouse_now(), >=, end);
+        require_int(rouse_now() - end, <, test_is_slow() ? ROUSE_S(10) : ROUSE_MS(20));
+        require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    }
+    return 0;
+}
+
+TEST_SERIAL(a_deadline_ends_what_is_always_ready)
+{
+    run_on_each(deadline_beats_ready);
+}
+
+static int other_fiber_runs(void *argument)
+{
+    rouse_scope scope;
+    (void)argument;
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(always_ready_fiber, NULL), ==, ROUSE_OK);
+    int64_t before = rouse_now();
+    for (int i = 0; i < 20; i++) {
+        require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    }
+    require_int(rouse_now() - before, <, test_is_slow() ? ROUSE_S(20) : ROUSE_MS(200));
+    require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
+    return 0;
+}
+
+TEST_SERIAL(what_is_always_ready_lets_others_run)
+{
+    run_on_each(other_fiber_runs);
+}
+
+/* ---- left open ---- */
+
+static rouse_scope *left_scope;
+
+static int leave_all_open(void *argument)
+{
+    rouse_scope outer, inner;
+    rouse_shield shield;
+    rouse_deadline deadline;
+    int which = *(int *)argument;
+    if (which & 1) {
+        require_int(rouse_scope_open(&outer), ==, ROUSE_OK);
+        require_int(rouse_go(wait_for_ever, NULL), ==, ROUSE_OK);
+    }
+    if (which & 2) {
+        require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_S(100))), ==, ROUSE_OK);
+    }
+    if (which & 4) {
+        require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_S(100))), ==, ROUSE_OK);
+    }
+    if (which & 8) {
+        require_int(rouse_scope_open(&inner), ==, ROUSE_OK);
+        require_int(rouse_go(wait_for_ever, NULL), ==, ROUSE_OK);
+        left_scope = &inner;
+    }
+    require_int(rouse_sleep(ROUSE_US(10)), ==, ROUSE_OK);
+    return 5;
+}
+
+static void left_open(rouse_runtime *runtime)
+{
+    for (int which = 0; which < 16; which++) {
+        require_int(test_fiber(runtime, leave_all_open, &which), ==, which == 0 ? 5 : ROUSE_UNBALANCED);
+        require_int(atomic_load(&alive), ==, 0);
+    }
+}
+
+TEST(a_fiber_that_leaves_something_open_is_unbalanced_and_its_children_are_ended)
+{
+    test_on_each_executor(left_open);
+}
+
+/* ---- shields in poll tasks ---- */
+
+struct slow_end {
+    rouse_op op;
+    rouse_shield shield;
+    bool begun, ending;
+    atomic_int *ended;
+};
+
+static int end_slowly(void *state, void *result, rouse_context *context)
+{
+    struct slow_end *end = state;
+    (void)result;
+    if (!end->begun) {
+        end->begun = true;
+        atomic_fetch_add(&started, 1);
+        rouse_sleep_init(&end->op, ROUSE_NEVER);
+    }
+    if (!end->ending) {
+        ptrdiff_t status = rouse_op_poll(&end->op, context);
+        if (status == ROUSE_PENDING) {
+            return ROUSE_PENDING;
+        }
+        require_int(status, ==, ROUSE_CANCELLED);
+        require_int(context->cancelled, !=, 0);
+        end->ending = true;
+        rouse_sleep_init(&end->op, rouse_after(ROUSE_MS(3)));
+    }
+    require_int(rouse_shield_enter(&end->shield, rouse_after(ROUSE_S(100))), ==, ROUSE_OK);
+    ptrdiff_t status = rouse_op_poll(&end->op, context);
+    require_int(rouse_shield_leave(&end->shield), ==, ROUSE_OK);
+    if (status == ROUSE_OK) {
+        atomic_fetch_add(end->ended, 1);
+    }
+    return (int)status;
+}
+
+static void drop_slow_end(void *state)
+{
+    struct slow_end *end = state;
+    rouse_op_cancel(&end->op);
+    rouse_shield_cancel(&end->shield);
+}
+
+static int poll_task_in_shield(void *argument)
+{
+    const rouse_task_type type = {.poll = end_slowly, .drop = drop_slow_end, .state_size = sizeof(struct slow_end)};
+    atomic_int ended;
+    atomic_init(&ended, 0);
+    struct slow_end state = {.ended = &ended};
+    (void)argument;
+    for (int round = 0; round < 2; round++) {
+        rouse_scope scope;
+        atomic_store(&started, 0);
+        require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+        require_int(rouse_scope_spawn(&scope, NULL, &type, &state), ==, ROUSE_OK);
+        while (atomic_load(&started) == 0) {
+            require_int(rouse_yield(), ==, ROUSE_OK);
+        }
+        require_int(rouse_scope_cancel(&scope, round == 0 ? ROUSE_NEVER : 0), ==, ROUSE_OK);
+        require_int(rouse_scope_close(&scope), ==, round == 0 ? ROUSE_OK : ROUSE_CANCELLED);
+        require_int(atomic_load(&ended), ==, 1);
+    }
+    return 0;
+}
+
+TEST(a_cancelled_poll_task_goes_on_inside_its_shield_until_the_grace_ends)
+{
+    run_on_each(poll_task_in_shield);
+}
