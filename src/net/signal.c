@@ -16,15 +16,21 @@ static struct {
     struct lock lock;      /* installing and restoring */
     int installed;         /* signals whose handler is ours */
     os_event event;        /* notified by the handler; open while anything is installed */
-    rouse_stream *stream;  /* over event.readable */
+    rouse_stream *stream;  /* owns event.readable */
+    uint32_t process;      /* that opened the event */
+    atomic_u32 is_open;    /* 1: the handler may notify the event. SEQ_CST, as `inside` */
+    atomic_u32 inside;     /* handlers that run now, on whatever threads */
     atomic_u32 marks;      /* signals that came and nobody took; SEQ_CST: written inside a handler */
     bool restores_at_exit; /* rouse_signal_restore is registered with the system: nothing is left when a process ends */
 } signals;
 
 static void on_signal(int signal)
 {
+    atomic_u32_add(&signals.inside, 1, SEQ_CST);
     atomic_u32_or(&signals.marks, (uint32_t)signal, SEQ_CST);
-    os_event_notify(&signals.event);
+    if (atomic_u32_load(&signals.is_open, SEQ_CST))
+        os_event_notify(&signals.event);
+    atomic_u32_sub(&signals.inside, 1, SEQ_CST);
 }
 
 static int open_event(void)
@@ -32,17 +38,27 @@ static int open_event(void)
     int status = os_event_open(&signals.event);
     if (status != ROUSE_OK)
         return status;
-    status = stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_BROADCAST,
-                         SLOT_SHARED | SLOT_KEEP, ROUSE_HERE);
-    if (status != ROUSE_OK)
+    status = stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_BROADCAST, SLOT_SHARED,
+                         ROUSE_HERE);
+    if (status != ROUSE_OK) {
         os_event_close(&signals.event);
-    return status;
+        return status;
+    }
+    signals.process = os_process();
+    atomic_u32_store(&signals.is_open, 1, SEQ_CST);
+    return ROUSE_OK;
 }
 
+/* Handlers may still run on other threads, and waiters be inside a call: the descriptor must not be another's by then. In a
+ * forked child those threads are gone, whatever their count says. */
 static void close_event(void)
 {
-    rouse_close(signals.stream); /* SLOT_KEEP: leaves the descriptor */
-    os_event_close(&signals.event);
+    atomic_u32_store(&signals.is_open, 0, SEQ_CST);
+    while (signals.process == os_process() && atomic_u32_load(&signals.inside, SEQ_CST) != 0)
+        os_thread_yield();
+    if (signals.event.notify != signals.event.readable)
+        (void)os_close(signals.event.notify);
+    rouse_close(signals.stream); /* and with it the readable end, once nobody is inside */
     signals.stream = NULL;
 }
 
@@ -144,7 +160,8 @@ static ptrdiff_t signal_poll(rouse_op *op, rouse_context *context)
         int status = waker_map_begin(&call, wait->handle, BACKEND_READ, &wait->node, &context->waker);
         if (status != ROUSE_OK)
             return status;
-        os_event_clear(&signals.event);
+        os_handle readable = call.slot->source.handle; /* of this wait, whatever was opened since */
+        os_event_clear(&(os_event){readable, readable});
         signal = take_mark(wait->wanted);
         status = waker_map_end(&call, signal ? CALL_PROGRESS : CALL_BLOCKED, &wait->node, &context->waker);
         if (signal)
