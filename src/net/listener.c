@@ -176,8 +176,10 @@ int rouse_serve(rouse_listener *listener, rouse_fiber_function *serve)
     int status;
     rouse_fiber_options options = ROUSE_FIBER_OPTIONS_INIT;
     options.name = "connection";
-    if (!serve)
+    if (!serve) {
+        rouse_listener_close(listener);
         return ROUSE_INVALID;
+    }
     while ((status = rouse_accept_at(listener, &peer, NULL, NULL)) == ROUSE_OK) {
         status = rouse_go_at(serve, peer, &options, NULL);
         if (status == ROUSE_OK)
