@@ -74,6 +74,7 @@ struct hand {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int references, wakes;
+    int seen; /* of the wakes; for tests */
 };
 
 static inline rouse_waker hand_clone(void *data);
