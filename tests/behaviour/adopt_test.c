@@ -1,0 +1,262 @@
+/* Descriptors of others: what can be adopted, what is refused, readiness on its own, and giving back. */
+#include "support/io.h"
+
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+static void make_pipe(int ends[2])
+{
+    require(pipe2(ends, O_CLOEXEC) == 0);
+}
+
+static void make_unix(int ends[2])
+{
+    require(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+}
+
+static void make_packets(int ends[2])
+{
+    require(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+}
+
+static void make_terminal(int ends[2])
+{
+    struct termios raw;
+    ends[1] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    require(ends[1] >= 0 && grantpt(ends[1]) == 0 && unlockpt(ends[1]) == 0);
+    ends[0] = open(ptsname(ends[1]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    require(ends[0] >= 0 && tcgetattr(ends[0], &raw) == 0);
+    cfmakeraw(&raw);
+    require(tcsetattr(ends[0], TCSANOW, &raw) == 0);
+}
+
+static void (*const media[])(int ends[2]) = {make_pipe, make_unix, make_packets, make_terminal, test_tcp_pair};
+enum { MEDIA = 5 };
+
+static int write_soon(void *descriptor)
+{
+    for (int i = 0; i < 5; i++)
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    require(write(*(int *)descriptor, "abc", 3) == 3);
+    return ROUSE_OK;
+}
+
+/* libevent@9f9e259f: each medium is woken in its own way. */
+static int wait_on_each_medium(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < MEDIA * STYLES; i++) {
+        int ends[2];
+        char data[3];
+        rouse_op op;
+        rouse_scope scope;
+        media[i % MEDIA](ends);
+        rouse_stream *stream = adopted(ends[0]);
+        for (int round = 0; round < 3; round++) {
+            require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+            require_int(rouse_go(write_soon, &ends[1]), ==, ROUSE_OK);
+            rouse_read_exact_init(&op, stream, data, 3, NULL);
+            require_int(answer_of(&op, i / MEDIA), ==, ROUSE_OK);
+            require(memcmp(data, "abc", 3) == 0);
+            require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+        }
+        test_close(ends[1]);
+        ptrdiff_t count = rouse_read(stream, data, 3);
+        require(count == 0 || (i % MEDIA == 3 && count == ROUSE_IO_ERROR)); /* a terminal whose line was cut */
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+TEST(pipes_sockets_and_terminals_are_read_in_the_same_way)
+{
+    on_each_executor(wait_on_each_medium, NULL);
+}
+
+static int wait_until_ready(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < MEDIA * STYLES; i++) {
+        int ends[2];
+        char data[3];
+        intptr_t descriptor;
+        rouse_op op;
+        rouse_scope scope;
+        media[i % MEDIA](ends);
+        rouse_stream *stream = adopted(ends[0]);
+        for (int round = 0; round < 3; round++) {
+            require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+            require_int(rouse_go(write_soon, &ends[1]), ==, ROUSE_OK);
+            rouse_wait_ready_init(&op, stream, ROUSE_READABLE);
+            require_int(answer_of(&op, i / MEDIA), ==, ROUSE_OK);
+            require_int(rouse_wait_ready(stream, ROUSE_READABLE), ==, ROUSE_OK); /* as long as it is */
+            require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+            require_int(rouse_descriptor(stream, &descriptor), ==, ROUSE_OK);
+            size_t total = 0;
+            while (total < 3) {
+                require_int(rouse_wait_ready(stream, ROUSE_READABLE), ==, ROUSE_OK);
+                ssize_t count = read((int)descriptor, data + total, 3 - total);
+                require(count > 0);
+                total += (size_t)count;
+            }
+        }
+        test_close(ends[1]);
+        require_int(rouse_wait_ready(stream, ROUSE_READABLE), ==, ROUSE_OK);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+TEST(readiness_is_told_as_long_as_it_lasts_for_those_who_read_themselves)
+{
+    on_each_executor(wait_until_ready, NULL);
+}
+
+static int wait_until_writable(void *unused)
+{
+    int peer;
+    rouse_deadline deadline = {{0}};
+    (void)unused;
+    rouse_stream *stream = full_stream(&peer);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(2))), ==, ROUSE_OK);
+    require_int(rouse_wait_ready(stream, ROUSE_WRITABLE), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    test_close(peer);
+    require_int(rouse_wait_ready(stream, ROUSE_WRITABLE), ==, ROUSE_OK); /* broken */
+    require_int(rouse_wait_ready(stream, 0), ==, ROUSE_INVALID);
+    require_int(rouse_wait_ready(stream, 3), ==, ROUSE_INVALID);
+    return rouse_close(stream);
+}
+
+TEST(a_full_descriptor_is_not_writable_and_a_broken_one_is)
+{
+    on_each_executor(wait_until_writable, NULL);
+}
+
+TEST(an_eventfd_is_waited_for)
+{
+    uint64_t value = 0, one = 1;
+    int descriptor = eventfd(0, EFD_CLOEXEC);
+    struct hand waiting;
+    hand_init(&waiting);
+    rouse_stream *stream = adopted(descriptor);
+    rouse_read_init(&waiting.op, stream, &value, sizeof value);
+    assert_int_equal(hand_poll(&waiting), ROUSE_PENDING);
+    assert_int_equal(write(descriptor, &one, sizeof one), sizeof one);
+    assert_int_equal(hand_finish(&waiting), sizeof value);
+    assert_int_equal(value, 1);
+    assert_int_equal(rouse_close(stream), ROUSE_OK);
+    hand_fini(&waiting);
+    end_default_runtime();
+}
+
+TEST(what_cannot_be_waited_for_is_refused_and_left_as_it_was)
+{
+    char path[] = "/tmp/rouse-adopt-XXXXXX";
+    int file = mkstemp(path), folder = open("/", O_RDONLY | O_DIRECTORY);
+    rouse_stream *stream = (rouse_stream *)1;
+    assert_true(file >= 0 && folder >= 0);
+    int flags = fcntl(file, F_GETFL);
+    assert_int_equal(rouse_adopt(&stream, file), ROUSE_NOT_POLLABLE);
+    assert_null(stream);
+    assert_int_equal(rouse_adopt(&stream, folder), ROUSE_NOT_POLLABLE);
+    assert_int_equal(fcntl(file, F_GETFL), flags);
+    assert_int_equal(rouse_adopt(&stream, -1), ROUSE_BAD_DESCRIPTOR);
+    assert_int_equal(rouse_adopt(&stream, 9999), ROUSE_BAD_DESCRIPTOR);
+    assert_int_equal(rouse_adopt(&stream, (intptr_t)INT32_MAX + 1 + file), ROUSE_BAD_DESCRIPTOR);
+    assert_int_equal(rouse_adopt(NULL, file), ROUSE_INVALID);
+    close(file);
+    close(folder);
+    unlink(path);
+}
+
+#if FAULTS_AVAILABLE
+TEST(an_adoption_without_memory_leaves_the_descriptor_as_it_was)
+{
+    int ends[2];
+    rouse_stream *stream;
+    if (test_is_sanitized())
+        return;
+    make_pipe(ends);
+    faults_fail_alloc(1, true);
+    assert_int_equal(rouse_adopt(&stream, ends[0]), ROUSE_NO_MEMORY);
+    faults_reset();
+    assert_false(fcntl(ends[0], F_GETFL) & O_NONBLOCK);
+    test_close(ends[0]);
+    test_close(ends[1]);
+}
+#endif
+
+TEST(a_released_descriptor_is_the_callers_again)
+{
+    int ends[2];
+    intptr_t descriptor = -1;
+    struct hand waiting;
+    char byte;
+    make_pipe(ends);
+    hand_init(&waiting);
+    rouse_stream *stream = adopted(ends[0]);
+    assert_int_equal(rouse_release(stream, NULL), ROUSE_INVALID);
+    rouse_read_init(&waiting.op, stream, &byte, 1);
+    assert_int_equal(hand_poll(&waiting), ROUSE_PENDING);
+    assert_int_equal(rouse_release(stream, &descriptor), ROUSE_OK);
+    assert_int_equal(descriptor, ends[0]);
+    assert_int_equal(hand_finish(&waiting), ROUSE_CLOSED);
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    assert_int_equal(read(ends[0], &byte, 1), 1);
+    test_close(ends[0]);
+    test_close(ends[1]);
+    hand_fini(&waiting);
+    end_default_runtime();
+}
+
+/* libuv#4992: what a child wrote to its terminal before it ended was cut off by the hang-up. */
+static int read_a_terminal(void *ends)
+{
+    char data[1000];
+    size_t total = 0;
+    ptrdiff_t count;
+    rouse_stream *stream = adopted(((int *)ends)[1]);
+    while ((count = rouse_read(stream, data, sizeof data)) > 0) {
+        for (ptrdiff_t i = 0; i < count; i++)
+            require_int(data[i], ==, (char)('a' + (total + (size_t)i) % 26));
+        total += (size_t)count;
+    }
+    require(count == 0 || count == ROUSE_IO_ERROR);
+    require_int(total, ==, 65536);
+    return rouse_close(stream);
+}
+
+TEST(all_that_a_child_wrote_to_its_terminal_is_read)
+{
+    for (int i = 0; i < FLAVOURS; i++) {
+        int ends[2];
+        rouse_options options = flavour(i);
+        make_terminal(ends);
+        pid_t child = fork();
+        require(child >= 0);
+        if (child == 0) {
+            char text[777];
+            size_t total = 0;
+            close(ends[1]);
+            while (total < 65536) {
+                size_t length = 1 + total * 7 % sizeof text;
+                length = length < 65536 - total ? length : 65536 - total;
+                for (size_t k = 0; k < length; k++)
+                    text[k] = (char)('a' + (total + k) % 26);
+                ssize_t count = write(ends[0], text, length);
+                if (count <= 0)
+                    _exit(1);
+                total += (size_t)count;
+            }
+            _exit(0);
+        }
+        close(ends[0]);
+        assert_int_equal(rouse_run(read_a_terminal, ends, &options), ROUSE_OK);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
