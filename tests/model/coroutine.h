@@ -41,7 +41,7 @@
 #endif
 #endif
 
-#if defined(__x86_64__) && !defined(_WIN32)
+#if defined(__x86_64__) && !defined(_WIN32) && !defined(COROUTINE_PORTABLE)
 #define COROUTINE_ASSEMBLY 1
 #else
 #include <ucontext.h>

@@ -88,10 +88,13 @@ enum op_kind {
     OP_LOCK,
     OP_TRY_LOCK,
     OP_UNLOCK,
+    OP_READ_CLOCK,
+    OP_SET_CLOCK,
 };
 
-static const char *const op_names[] = {"start", "load",    "store", "rmw",  "cas",      "fence", "relax",
-                                       "wait",  "wake up", "wake",  "lock", "try lock", "unlock"};
+static const char *const op_names[] = {"start", "load",     "store",  "rmw",        "cas",
+                                       "fence", "relax",    "wait",   "wake up",    "wake",
+                                       "lock",  "try lock", "unlock", "read clock", "set clock"};
 
 /* The next operation of a thread. */
 struct op {
@@ -99,7 +102,7 @@ struct op {
     int location; /* -1: none */
     enum model_order order;
     uint64_t expected; /* of a compare-exchange */
-    int64_t deadline;  /* of OP_RESUME */
+    int64_t deadline;  /* of OP_WAIT and OP_RESUME */
     const char *where; /* file:line */
 };
 
@@ -111,36 +114,50 @@ enum flags {
     WAKES = 8,       /* looks at that queue */
     SEQUENTIAL = 16, /* a SEQ_CST operation */
     SEQUENTIAL_FENCE = 32,
-    RELAXES = 64, /* is affected by any write */
+    RELAXES = 64, /* waits for a change of what the thread has read */
+    READS_CLOCK = 128,
+    WRITES_CLOCK = 256,
+};
+
+/* A set of locations. */
+struct watched {
+    uint64_t bits[LOCATIONS / 64];
+};
+
+/* What a step touches. */
+struct footprint {
+    unsigned flags;         /* enum flags */
+    int location;           /* -1: none */
+    struct watched watched; /* with RELAXES */
 };
 
 struct thread {
     struct coroutine coroutine;
-    bool finished;              /* its body has returned, in this execution */
-    bool at_rest;               /* the coroutine can run the body again without being restarted */
-    struct op op;               /* what it does when it is chosen next */
-    bool waiting;               /* asleep in os_wait_on; op is OP_RESUME */
-    bool woken;                 /* by os_wake */
-    int woken_by;               /* event; -1: none */
-    uint32_t relax_mark;        /* write_count when it began to relax */
-    unsigned idle_rounds;       /* relaxed in vain this often, one after the other */
-    unsigned timeouts;          /* used up */
-    unsigned spurious;          /* used up */
-    int last_event;             /* -1: none */
-    struct knowledge now;       /* what it knows */
-    struct knowledge fenced;    /* what it knew at its last RELEASE fence: goes with its RELAXED stores */
-    struct knowledge seen;      /* what came with its RELAXED loads: an ACQUIRE fence learns it */
-    int last_read[LOCATIONS];   /* message; -1: none */
-    uint8_t rereads[LOCATIONS]; /* how often it read that one again although it was out of date */
-    void *current;              /* os_current */
+    bool finished;                 /* its body has returned, in this execution */
+    bool at_rest;                  /* the coroutine can run the body again without being restarted */
+    struct op op;                  /* what it does when it is chosen next */
+    bool waiting;                  /* asleep in os_wait_on; op is OP_RESUME */
+    bool woken;                    /* by os_wake */
+    int woken_by;                  /* event; -1: none */
+    struct watched watched;        /* what it has read since it relaxed last */
+    uint16_t read_time[LOCATIONS]; /* of these: the time of what it has read last */
+    unsigned idle_rounds;          /* relaxed in vain this often, one after the other */
+    unsigned timeouts;             /* used up */
+    unsigned spurious;             /* used up */
+    int last_event;                /* -1: none */
+    struct knowledge now;          /* what it knows */
+    struct knowledge fenced;       /* what it knew at its last RELEASE fence: goes with its RELAXED stores */
+    struct knowledge seen;         /* what came with its RELAXED loads: an ACQUIRE fence learns it */
+    int last_read[LOCATIONS];      /* message; -1: none */
+    uint8_t rereads[LOCATIONS];    /* how often it read that one again although it was out of date */
+    void *current;                 /* os_current */
 };
 
 struct event {
     unsigned thread;
     int node; /* the decision for this thread */
     enum op_kind kind;
-    int location;
-    unsigned flags;
+    struct footprint footprint;
     uint16_t before[MODEL_THREADS]; /* of each thread, how many events come before or are this one: index + 1 of the
                                          last */
 };
@@ -171,7 +188,6 @@ static int16_t place_table[PLACE_TABLE]; /* place + 1; 0: free */
 static struct message messages[MESSAGES];
 static int message_count;
 static struct knowledge sequential; /* view only: what SEQ_CST operations agree on */
-static uint32_t write_count;
 
 static struct {
     const char *memory;
@@ -591,9 +607,13 @@ static unsigned flags_of(const struct thread *thread)
     case OP_RELAX:
         return RELAXES;
     case OP_WAIT:
-        return READS | WAITS;
+        return READS | WAITS | (op->deadline != ROUSE_NEVER ? READS_CLOCK : 0U);
     case OP_RESUME:
-        return thread->woken ? 0 : WAITS;
+        return thread->woken ? 0 : WAITS | WRITES_CLOCK;
+    case OP_READ_CLOCK:
+        return READS_CLOCK;
+    case OP_SET_CLOCK:
+        return WRITES_CLOCK;
     case OP_WAKE:
         return WAKES;
     case OP_LOCK:
@@ -605,11 +625,36 @@ static unsigned flags_of(const struct thread *thread)
     return 0;
 }
 
-static bool depend(int location_a, unsigned a, int location_b, unsigned b)
+static struct footprint footprint_of(const struct thread *thread)
 {
+    return (struct footprint){.flags = flags_of(thread), .location = thread->op.location, .watched = thread->watched};
+}
+
+static bool is_watched(const struct watched *watched, int location)
+{
+    return watched->bits[location / 64] >> (location % 64) & 1;
+}
+
+static void watch(struct watched *watched, int location)
+{
+    watched->bits[location / 64] |= UINT64_C(1) << (location % 64);
+}
+
+static bool relax_depends(const struct footprint *relax, const struct footprint *write)
+{
+    return (relax->flags & RELAXES) && (write->flags & WRITES) && is_watched(&relax->watched, write->location);
+}
+
+static bool depend(const struct footprint *one, const struct footprint *two)
+{
+    unsigned a = one->flags, b = two->flags;
     if (((a & SEQUENTIAL_FENCE) && (b & SEQUENTIAL)) || ((b & SEQUENTIAL_FENCE) && (a & SEQUENTIAL)))
         return true;
-    if (location_a != location_b || location_a < 0)
+    if (relax_depends(one, two) || relax_depends(two, one))
+        return true;
+    if (((a & WRITES_CLOCK) && (b & (READS_CLOCK | WRITES_CLOCK))) || ((b & WRITES_CLOCK) && (a & READS_CLOCK)))
+        return true;
+    if (one->location != two->location || one->location < 0)
         return false;
     if (((a & WRITES) && (b & (READS | WRITES))) || ((b & WRITES) && (a & (READS | WRITES))))
         return true;
@@ -676,17 +721,13 @@ static void join_before(uint16_t *to, const uint16_t *from)
     }
 }
 
-/* Enters the step that `chosen` is about to make, and what it races with. */
-static void record_event(unsigned chosen, int node)
+/* Writes down the step that `chosen` is about to make, behind the last one, and notes what it races with. */
+static void describe_event(unsigned chosen, int node)
 {
     struct thread *thread = &threads[chosen];
     struct event *event = &events[event_count];
     uint16_t own[MODEL_THREADS] = {0};
-    *event = (struct event){.thread = chosen,
-                            .node = node,
-                            .kind = thread->op.kind,
-                            .location = thread->op.location,
-                            .flags = flags_of(thread)};
+    *event = (struct event){.thread = chosen, .node = node, .kind = thread->op.kind, .footprint = footprint_of(thread)};
     if (thread->last_event >= 0)
         memcpy(own, events[thread->last_event].before, sizeof own);
     memcpy(event->before, own, sizeof own);
@@ -699,7 +740,7 @@ static void record_event(unsigned chosen, int node)
     }
     for (int i = event_count - 1; i >= 0; i--) {
         const struct event *other = &events[i];
-        if (other->thread == chosen || !depend(other->location, other->flags, event->location, event->flags))
+        if (other->thread == chosen || !depend(&other->footprint, &event->footprint))
             continue;
         bool ordered = precedes(i, event);
         /* A lock is waited for until its release, so it is the acquisitions that could have come in another order. */
@@ -711,24 +752,55 @@ static void record_event(unsigned chosen, int node)
             join_before(event->before, other->before);
     }
     event->before[chosen] = (uint16_t)(event_count + 1);
-    thread->last_event = event_count++;
 }
 
-/* Threads for which the step just recorded changes nothing go on sleeping. */
-static void wake_dependent(uint8_t sleeping)
+/* A step in need comes after all that happened so far: it was not to be had while anybody could run. */
+static void record_event(unsigned chosen, int node, bool in_need)
+{
+    describe_event(chosen, node);
+    for (unsigned t = 0; t < thread_count && in_need; t++) {
+        if (threads[t].last_event >= 0)
+            join_before(events[event_count].before, events[threads[t].last_event].before);
+    }
+    threads[chosen].last_event = event_count++;
+}
+
+/* At an end where threads wait for locks for ever: they would have made these steps, had they come first. */
+static void note_races_of_blocked(void)
+{
+    for (unsigned t = 0; t < thread_count; t++) {
+        if (!threads[t].finished && threads[t].op.kind == OP_LOCK)
+            describe_event(t, position);
+    }
+}
+
+/* Threads for which the step just recorded changes nothing go on sleeping. After a step in need all may have changed:
+ * who else was in need then can only go on when others cannot. */
+static void wake_dependent(uint8_t sleeping, bool in_need)
 {
     const struct event *event = &events[event_count - 1];
     asleep = 0;
-    for (unsigned t = 0; t < thread_count; t++) {
+    for (unsigned t = 0; t < thread_count && !in_need; t++) {
         if (!(sleeping & bit(t)) || t == event->thread)
             continue;
-        unsigned flags = flags_of(&threads[t]);
-        bool affected = depend(event->location, event->flags, threads[t].op.location, flags) ||
-                        ((flags & RELAXES) && (event->flags & WRITES)) ||
-                        ((event->flags & RELAXES) && (flags & WRITES));
-        if (!affected)
+        struct footprint footprint = footprint_of(&threads[t]);
+        if (!depend(&event->footprint, &footprint))
             asleep |= bit(t);
     }
+}
+
+/* Whether what a thread has read since it last relaxed has changed, so that reading it again is of use. */
+static bool sees_change(const struct thread *thread)
+{
+    bool watches = false;
+    for (int i = 0; i < location_count; i++) {
+        if (!is_watched(&thread->watched, i))
+            continue;
+        watches = true;
+        if (messages[locations[i].latest].time != thread->read_time[i])
+            return true;
+    }
+    return !watches;
 }
 
 static bool is_enabled(const struct thread *thread)
@@ -739,7 +811,7 @@ static bool is_enabled(const struct thread *thread)
     if (op->kind == OP_LOCK)
         return messages[locations[op->location].latest].value == 0;
     if (op->kind == OP_RELAX)
-        return write_count != thread->relax_mark;
+        return sees_change(thread);
     if (op->kind == OP_RESUME)
         return thread->woken ||
                (op->deadline != ROUSE_NEVER && !model->deadlines_never_pass && thread->timeouts < model->timeouts);
@@ -799,9 +871,10 @@ static uint8_t runnable(bool *in_need)
     if (!enabled) {
         unsigned caller = self;
         self = MAIN;
-        if (model->quiet && model->quiet())
+        if (model->quiet && model->quiet()) {
+            note_races_of_blocked();
             outcome = COMPLETE;
-        else if (outcome == RUNNING)
+        } else if (outcome == RUNNING)
             report_blocked();
         self = caller;
     }
@@ -877,8 +950,8 @@ static unsigned choose_thread(void)
                     threads[last_thread].op.kind != OP_RELAX;
     preemptions += preempts;
     last_thread = (int)chosen;
-    record_event(chosen, position);
-    wake_dependent(decision->sleeping);
+    record_event(chosen, position, in_need);
+    wake_dependent(decision->sleeping, in_need);
     position++;
     result.steps++;
     return chosen;
@@ -984,18 +1057,22 @@ static void trace(const char *format, ...)
 }
 
 /* Waits until this thread may make its next operation. */
-static struct thread *step(enum op_kind kind, int location, enum model_order order, uint64_t expected,
-                           const char *where)
+static struct thread *step_of(struct op op)
 {
     struct thread *me = &threads[self];
-    me->op = (struct op){.kind = kind, .location = location, .order = order, .expected = expected, .where = where};
+    me->op = op;
     go_on();
     me->now.clock.at[self]++;
-    if (location >= 0 && kind != OP_WAKE) {
-        check_alive(locations[location].block);
-        touch(&locations[location]);
+    if (op.location >= 0 && op.kind != OP_WAKE) {
+        check_alive(locations[op.location].block);
+        touch(&locations[op.location]);
     }
     return me;
+}
+
+static struct thread *step(enum op_kind kind, int location, enum model_order order, const char *where)
+{
+    return step_of((struct op){.kind = kind, .location = location, .order = order, .where = where});
 }
 
 static void thread_main(void)
@@ -1019,6 +1096,13 @@ static bool releases(enum model_order order)
     return order == RELEASE || order == ACQ_REL || order == SEQ_CST;
 }
 
+/* The thread has read this, or written it. */
+static void note_time(struct thread *me, int location, uint16_t time)
+{
+    watch(&me->watched, location);
+    me->read_time[location] = time;
+}
+
 /* What reading a message does to its reader. */
 static void take_in(struct thread *me, int location, int number, enum model_order order)
 {
@@ -1028,6 +1112,7 @@ static void take_in(struct thread *me, int location, int number, enum model_orde
     else
         me->rereads[location] = 0;
     me->last_read[location] = number;
+    note_time(me, location, message->time);
     if (message->time > me->now.view[location])
         me->now.view[location] = message->time;
     learn(acquires(order) ? &me->now : &me->seen, &message->released, message->locations);
@@ -1061,6 +1146,8 @@ static void write_value(struct thread *me, int location, uint64_t value, enum mo
     struct message *message = append(l, truncate(value, l->bytes));
     me->now.view[location] = message->time;
     me->last_read[location] = l->latest;
+    if (is_watched(&me->watched, location))
+        me->read_time[location] = message->time;
     me->rereads[location] = 0;
     copy_knowledge(&message->released, releases(order) ? &me->now : &me->fenced);
     message->released.view[location] = message->time;
@@ -1070,7 +1157,6 @@ static void write_value(struct thread *me, int location, uint64_t value, enum mo
     if (is_sequential(order))
         sequential.view[location] = message->time;
     set((void *)(uintptr_t)l->address, l->bytes, value);
-    write_count++;
 }
 
 void model_atomic_init(void *address, unsigned bytes, uint64_t value, const char *where)
@@ -1093,7 +1179,7 @@ uint64_t model_load(const void *address, unsigned bytes, enum model_order order,
         return get(address, bytes);
     }
     int location = locate(address, bytes);
-    struct thread *me = step(OP_LOAD, location, order, 0, where);
+    struct thread *me = step(OP_LOAD, location, order, where);
     int message = choose_message(me, location, order);
     take_in(me, location, message, order);
     uint64_t value = messages[message].value;
@@ -1113,7 +1199,7 @@ void model_store(void *address, unsigned bytes, uint64_t value, enum model_order
         return;
     }
     int location = locate(address, bytes);
-    struct thread *me = step(OP_STORE, location, order, 0, where);
+    struct thread *me = step(OP_STORE, location, order, where);
     write_value(me, location, value, order, -1);
     trace("%#llx", (unsigned long long)truncate(value, bytes));
 }
@@ -1150,7 +1236,7 @@ uint64_t model_rmw(void *address, unsigned bytes, enum model_rmw kind, uint64_t 
     }
     refuse_cell(address);
     int location = locate(address, bytes);
-    struct thread *me = step(OP_RMW, location, order, 0, where);
+    struct thread *me = step(OP_RMW, location, order, where);
     int base = locations[location].latest;
     uint64_t old = messages[base].value;
     take_in(me, location, base, order);
@@ -1180,7 +1266,8 @@ bool model_cas(void *address, unsigned bytes, uint64_t *expected, uint64_t desir
     }
     refuse_cell(address);
     int location = locate(address, bytes);
-    struct thread *me = step(OP_CAS, location, success, wanted, where);
+    struct thread *me = step_of(
+        (struct op){.kind = OP_CAS, .location = location, .order = success, .expected = wanted, .where = where});
     int base = locations[location].latest;
     uint64_t old = messages[base].value;
     bool done = old == wanted && !(weak && fails_for_no_reason(me));
@@ -1198,7 +1285,7 @@ void model_fence(enum model_order order, const char *where)
     if (self == MAIN)
         return;
     /* Fences that are not SEQ_CST concern the thread alone. */
-    struct thread *me = is_sequential(order) ? step(OP_FENCE, -1, order, 0, where) : &threads[self];
+    struct thread *me = is_sequential(order) ? step(OP_FENCE, -1, order, where) : &threads[self];
     if (acquires(order))
         learn(&me->now, &me->seen, location_count);
     if (is_sequential(order)) {
@@ -1216,15 +1303,16 @@ void model_relax(const char *where)
 {
     if (self == MAIN)
         return;
-    threads[self].relax_mark = write_count;
-    struct thread *me = step(OP_RELAX, -1, RELAXED, 0, where);
-    if (write_count != me->relax_mark)
+    bool waits = !sees_change(&threads[self]);
+    struct thread *me = step(OP_RELAX, -1, RELAXED, where);
+    if (!waits || sees_change(me))
         me->idle_rounds = 0;
-    /* Time has passed: what was written before is there. That orders nothing else. */
+    /* Time has passed: what was written before can be read. That orders nothing else. */
     for (int i = 0; i < location_count; i++) {
-        if (locations[i].latest >= 0)
+        if (is_watched(&me->watched, i))
             me->now.view[i] = messages[locations[i].latest].time;
     }
+    memset(&me->watched, 0, sizeof me->watched);
     trace("");
 }
 
@@ -1246,7 +1334,7 @@ void model_lock_acquire(void *word, const char *where)
         return;
     }
     int location = locate(word, 4);
-    struct thread *me = step(OP_LOCK, location, ACQUIRE, 0, where);
+    struct thread *me = step(OP_LOCK, location, ACQUIRE, where);
     own_lock(me, location);
     trace("");
 }
@@ -1259,7 +1347,7 @@ bool model_lock_try(void *word, const char *where)
         return is_free;
     }
     int location = locate(word, 4);
-    struct thread *me = step(OP_TRY_LOCK, location, ACQUIRE, 0, where);
+    struct thread *me = step(OP_TRY_LOCK, location, ACQUIRE, where);
     bool is_free = messages[locations[location].latest].value == 0;
     if (is_free)
         own_lock(me, location);
@@ -1274,7 +1362,7 @@ void model_lock_release(void *word, const char *where)
         return;
     }
     int location = locate(word, 4);
-    struct thread *me = step(OP_UNLOCK, location, RELEASE, 0, where);
+    struct thread *me = step(OP_UNLOCK, location, RELEASE, where);
     if (messages[locations[location].latest].value == 0)
         model_fail("released a lock that is not held");
     write_value(me, location, 0, RELEASE, -1);
@@ -1291,10 +1379,12 @@ void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns)
     }
     const char *where = "os_wait_on";
     int location = locate(word, 4);
-    struct thread *me = step(OP_WAIT, location, RELAXED, 0, where);
+    struct thread *me =
+        step_of((struct op){.kind = OP_WAIT, .location = location, .deadline = deadline_ns, .where = where});
     /* The system looks at the word itself, and sees its latest value. */
     uint64_t value = messages[locations[location].latest].value;
     me->now.view[location] = messages[locations[location].latest].time;
+    note_time(me, location, me->now.view[location]);
     bool sleeps = value == expected && deadline_ns > clock_ns && !fails_for_no_reason(me);
     trace(sleeps ? "%#llx: sleeps" : "%#llx: does not sleep", (unsigned long long)value);
     if (!sleeps)
@@ -1318,7 +1408,7 @@ static void wake(const uint32_t *word, bool all)
     if (self == MAIN)
         return;
     int location = find_location(word); /* the memory may be gone: only the address counts */
-    step(OP_WAKE, location, RELAXED, 0, all ? "os_wake_all" : "os_wake_one");
+    step(OP_WAKE, location, RELAXED, all ? "os_wake_all" : "os_wake_one");
     unsigned sleepers[MODEL_THREADS], count = 0;
     for (unsigned t = 0; t < thread_count; t++) {
         if (threads[t].waiting && !threads[t].woken && threads[t].op.location == location)
@@ -1351,12 +1441,20 @@ void os_thread_yield(void)
 
 int64_t os_now(void)
 {
+    if (self == MAIN)
+        return clock_ns;
+    step(OP_READ_CLOCK, -1, RELAXED, "os_now");
+    trace("%lld", (long long)clock_ns);
     return clock_ns;
 }
 
 void model_clock_set(int64_t now_ns)
 {
+    if (self != MAIN)
+        step(OP_SET_CLOCK, -1, RELAXED, "model_clock_set");
     clock_ns = now_ns;
+    if (self != MAIN)
+        trace("%lld", (long long)clock_ns);
 }
 
 void *os_alloc(size_t size, size_t alignment)
@@ -1479,6 +1577,7 @@ static void reset_thread(struct thread *thread)
     thread->timeouts = 0;
     thread->spurious = 0;
     thread->last_event = -1;
+    memset(&thread->watched, 0, sizeof thread->watched);
     thread->current = NULL;
     memset(&thread->now.clock, 0, sizeof thread->now.clock);
     memset(&thread->fenced.clock, 0, sizeof thread->fenced.clock);
@@ -1489,7 +1588,6 @@ static void reset_execution(void)
 {
     location_count = message_count = event_count = cell_count = 0;
     memset(table, 0, sizeof table);
-    write_count = 0;
     position = 0;
     asleep = 0;
     last_thread = -1;

@@ -76,8 +76,9 @@
  *     executions (no clock, no random number, no address as a number).
  *   - No cmocka assertions in threads, setup and finish, and no heap other than model_alloc: a failing execution and a
  *     redundant one are abandoned where they stand. os_alloc and os_free are model_alloc and model_free.
- *   - A loop that waits for another thread calls cpu_relax or os_thread_yield. The thread then rests until another
- *     one has written something. Spinning a number of times before sleeping hides the sleep: set the number to 0.
+ *   - A loop that waits for another thread calls cpu_relax or os_thread_yield. The thread then rests until something
+ *     has changed that it has read since it last rested. Spinning a number of times before sleeping hides the sleep:
+ *     set the number to 0.
  *   - Keep it small: two or three threads, each with about ten atomic operations. Steps on different memory, and loads,
  *     commute, and of executions that differ in this only one is run, so what threads do alone costs little.
  *   - core/lock.h runs as it is. Where the lock is not what is in question, include model_lock.h before everything

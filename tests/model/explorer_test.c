@@ -570,3 +570,144 @@ TEST(a_failing_execution_can_be_run_again)
     assert_fails(model_run(&model), "explorer_test.c:");
     unsetenv("MODEL_REPLAY");
 }
+
+/* ---- random programs ---- */
+
+enum { PROGRAM_THREADS = 3, PROGRAM_OPS = 4, RESULTS = 1 << 16 };
+
+enum action { LOAD, STORE, ADD, CAS, FENCE, RELAX, SLEEP, SLEEP_SHORTLY, WAKE, WAKE_ALL, LOCK, UNLOCK };
+
+static struct {
+    enum action action;
+    atomic_u32 *place;
+    enum model_order order;
+} program[PROGRAM_THREADS][PROGRAM_OPS];
+
+static uint32_t results[PROGRAM_THREADS][PROGRAM_OPS]; /* what each operation has answered */
+static bool occurred[RESULTS];                         /* hashes of all answers together */
+
+static void run_program(void)
+{
+    unsigned me = model_self();
+    for (unsigned i = 0; i < PROGRAM_OPS; i++) {
+        atomic_u32 *place = program[me][i].place;
+        enum model_order order = program[me][i].order;
+        uint32_t answer = 1;
+        switch (program[me][i].action) {
+        case LOAD:
+            answer = atomic_u32_load(place, order == RELEASE || order == ACQ_REL ? ACQUIRE : order);
+            break;
+        case STORE:
+            atomic_u32_store(place, me * 4 + i, order == ACQUIRE || order == ACQ_REL ? RELEASE : order);
+            break;
+        case ADD:
+            answer = atomic_u32_add(place, 16, order);
+            break;
+        case CAS:
+            answer = 0;
+            atomic_u32_cas(place, &answer, 32, order, RELAXED);
+            break;
+        case FENCE:
+            atomic_fence(order);
+            break;
+        case RELAX:
+            cpu_relax();
+            break;
+        case SLEEP:
+            os_wait_on(word(place), 0, ROUSE_NEVER);
+            break;
+        case SLEEP_SHORTLY:
+            os_wait_on(word(place), 0, 1000);
+            break;
+        case WAKE:
+            os_wake_one(word(place));
+            break;
+        case WAKE_ALL:
+            os_wake_all(word(place));
+            break;
+        case LOCK:
+            model_lock_acquire(&z, MODEL_HERE);
+            break;
+        default:
+            model_lock_release(&z, MODEL_HERE);
+        }
+        results[me][i] = answer + 1;
+    }
+}
+
+static void setup_program(void)
+{
+    setup();
+    memset(results, 0, sizeof results);
+}
+
+static void note_program(void)
+{
+    uint64_t hash = x.value * 64 + y.value;
+    for (unsigned t = 0; t < PROGRAM_THREADS; t++) {
+        for (unsigned i = 0; i < PROGRAM_OPS; i++)
+            hash = (hash + results[t][i]) * UINT64_C(0x9E3779B97F4A7C15) + (hash >> 32);
+    }
+    occurred[hash >> 48] = true;
+}
+
+static bool any_end(void)
+{
+    return true;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Threads of two operations each, or of three in one of them; a lock is held by one of them between the two. */
+static void write_program(uint64_t *random)
+{
+    bool locks = next_random(random) % 4 == 0;
+    bool sleeps = next_random(random) % 2 == 0;
+    for (unsigned t = 0; t < PROGRAM_THREADS; t++) {
+        for (unsigned i = 0; i < PROGRAM_OPS; i++) {
+            program[t][i].place = next_random(random) % 2 ? &x : &y;
+            program[t][i].order = (enum model_order)(next_random(random) % 5);
+            program[t][i].action = (enum action)(next_random(random) % (sleeps ? LOCK : SLEEP));
+            if (i >= 2 + (t == 0)) { /* something that does nothing */
+                program[t][i].action = FENCE;
+                program[t][i].order = RELAXED;
+            }
+        }
+        if (locks && t < 2) {
+            program[t][2] = program[t][1];
+            program[t][0].action = LOCK;
+            program[t][t ? 1 : 3].action = UNLOCK;
+        }
+    }
+}
+
+TEST(leaving_out_redundant_executions_leaves_out_no_result)
+{
+    static bool expected[RESULTS];
+    uint64_t count = test_scale(300, 20000), random = 12345;
+    for (uint64_t i = 0; i < count; i++) {
+        write_program(&random);
+        struct model model = {.name = "random",
+                              .setup = setup_program,
+                              .threads = {run_program, run_program, run_program},
+                              .finish = note_program,
+                              .quiet = any_end,
+                              .history = (unsigned)(i % 3),
+                              .timeouts = (unsigned)(i / 3 % 2),
+                              .spurious = (unsigned)(i / 6 % 2)};
+        memset(occurred, 0, sizeof occurred);
+        model.every_interleaving = true;
+        assert_true(model_run(&model).ok);
+        memcpy(expected, occurred, sizeof expected);
+        memset(occurred, 0, sizeof occurred);
+        model.every_interleaving = false;
+        assert_true(model_run(&model).ok);
+        assert_memory_equal(occurred, expected, sizeof expected);
+    }
+}
