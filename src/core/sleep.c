@@ -58,7 +58,9 @@ _Static_assert(sizeof(struct tick_op) <= sizeof(rouse_op), "fits an operation");
 /* Moves the schedule past a tick that has come; answers how many were left out. */
 static int64_t advance(rouse_interval *interval, int64_t now_ns)
 {
-    int64_t late_ns = now_ns - interval->next_ns, periods;
+    /* A first tick may lie further back than the longest span there is. */
+    bool far = interval->next_ns < now_ns - INT64_MAX;
+    int64_t late_ns = far ? INT64_MAX : now_ns - interval->next_ns, periods;
     switch (interval->missed) {
     case ROUSE_MISSED_DELAY: /* an ordinary lateness below a period keeps the schedule, or it would drift */
         if (late_ns < interval->period_ns)

@@ -71,8 +71,9 @@ static void close_what_is_open(struct surroundings *around)
 }
 
 /* A body that returned with an open scope, shield or deadline. Its children may point into its frames, so they are ended
- * first, from further down the stack. */
-static __attribute__((noinline)) int end_unbalanced(struct fiber *fiber, uintptr_t lowest)
+ * first, from further down the stack. AddressSanitizer would surround the space that is skipped with forbidden zones,
+ * which may lie where the open scopes do. */
+static __attribute__((noinline, no_sanitize_address)) int end_unbalanced(struct fiber *fiber, uintptr_t lowest)
 {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
     if (lowest < here) {
