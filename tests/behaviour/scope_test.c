@@ -325,6 +325,7 @@ static int hold_scope_in_shield(void *argument)
     require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_MS(5))), ==, ROUSE_OK);
     require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
     require_int(rouse_go(sleep_a_little, &span), ==, ROUSE_OK);
+    atomic_fetch_add(&started, 1);
     int status = rouse_scope_close(&scope);
     require(status == ROUSE_CANCELLED || status == ROUSE_TIMED_OUT); /* it inherits the shield's end */
     require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
