@@ -197,7 +197,7 @@ TEST(pieces_of_a_vectored_call_are_given_one_at_a_time)
 }
 
 /* A function that is called while another thread closes is not pulled out from under. */
-static atomic_int inside, was_closed_inside;
+static atomic_int inside, closing, was_closed_inside;
 
 static ptrdiff_t slow_read(void *object, void *data, size_t length, rouse_context *context)
 {
@@ -205,10 +205,11 @@ static ptrdiff_t slow_read(void *object, void *data, size_t length, rouse_contex
     (void)length;
     (void)context;
     atomic_store(&inside, 1);
-    int64_t end = test_now_ns() + INT64_C(20000000);
+    while (atomic_load(&closing) == 0)
+        test_sleep_ns(100000);
+    int64_t end = test_now_ns() + INT64_C(20000000); /* long enough for a close that does not care */
     while (test_now_ns() < end && atomic_load((atomic_int *)object) == 0) {}
     atomic_store(&was_closed_inside, atomic_load((atomic_int *)object));
-    atomic_store(&inside, 0);
     return 1;
 }
 
@@ -228,7 +229,9 @@ static void note_close(void *object)
 
 static void close_when_inside(void *stream)
 {
-    while (atomic_load(&inside) == 0) {}
+    while (atomic_load(&inside) == 0)
+        test_sleep_ns(100000);
+    atomic_store(&closing, 1);
     require_int(rouse_close(stream), ==, ROUSE_OK);
 }
 
