@@ -1,11 +1,13 @@
 /* Scheduler benchmarks, under the names of peers/sched and with its result lines:
  *   runtime  bench  best  median  cpu-median  unit
  *
- * usage: bench_sched REPEATS [filter...]       a bench runs if a filter is part of its name; none: all but mem_ and idle_
+ * usage: bench_sched REPEATS [filter...]
+ *   a bench runs if a filter is part of its name, or all of it and a $; without filters all but mem_ and idle_ run
  *   RT=rouse-1      the single-threaded executor, driven by this thread
  *   RT=rouse-mt2    two workers that steal
  *   RT=rouse-rr2    two workers, round robin
  *   R=1 or R=W      one reactor for all workers, or one for each (the default); without RT all three run
+ *   STYLE=poll      poll tasks only; STYLE=fiber: fibers only
  *
  * The label is that of the variant for poll tasks; "-fiber" is added for fibers. There are no channels: ping_pong is played
  * through a mailbox of one slot with a spin lock and a rouse_waker, below; fibers reach it as a stream of their own making.
@@ -51,9 +53,12 @@ static void must(ptrdiff_t status, const char *what)
 
 static int is_wanted(const char *bench)
 {
-    for (char **filter = filters; *filter; filter++)
-        if (strstr(bench, *filter))
+    for (char **filter = filters; *filter; filter++) {
+        size_t length = strlen(*filter);
+        if (length > 0 && (*filter)[length - 1] == '$' ? strncmp(bench, *filter, length - 1) == 0 && !bench[length - 1]
+                                                       : strstr(bench, *filter) != NULL)
             return 1;
+    }
     return !*filters;
 }
 
@@ -816,7 +821,7 @@ static void touch(void *memory, size_t bytes)
 int main(int argc, char **argv)
 {
     static char *none[] = {NULL};
-    const char *only = getenv("RT");
+    const char *only = getenv("RT"), *style = getenv("STYLE");
     repeats = argc > 1 ? atoi(argv[1]) : 5;
     filters = argc > 2 ? argv + 2 : none;
     if (repeats < 1 || repeats > MAX_REPEATS) {
@@ -836,8 +841,10 @@ int main(int argc, char **argv)
         snprintf(label, sizeof label, "%s", variant->name);
         snprintf(fiber_label, sizeof fiber_label, "%s-fiber", variant->name);
         runtime = make_runtime(variant);
-        run_tasks();
-        run_fibers();
+        if (!style || strcmp(style, "poll") == 0)
+            run_tasks();
+        if (!style || strcmp(style, "fiber") == 0)
+            run_fibers();
         end_runtime(runtime);
         memory_of_tasks();
         memory_of_fibers();
