@@ -178,6 +178,17 @@ static inline void annotation_stack_remove(bool valgrind, unsigned id)
     (void)id;
 }
 
+/* Says that memory of a stack that is not in use holds something all the same. Never a call. */
+ANNOTATE_INLINE void annotation_stack_keep(void *low, size_t bytes)
+{
+#if defined(ANNOTATE_VALGRIND)
+    (void)VALGRIND_MAKE_MEM_DEFINED(low, bytes);
+#else
+    (void)low;
+    (void)bytes;
+#endif
+}
+
 /* A fiber has ended on this stack: its frames, which never returned, are memory like any other again. */
 static inline void annotation_stack_clean(bool valgrind, void *low, size_t bytes)
 {

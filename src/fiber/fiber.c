@@ -40,26 +40,28 @@ static void *result_of(struct fiber *fiber)
 
 /* ---- ending ---- */
 
-/* The lowest address of what the body left open, so that cleaning up does not write over it: the body's frames are gone, and
- * the calls that follow would lie where they were. */
-static uintptr_t lowest_open(const struct surroundings *around, const struct frame *root)
-{
-    uintptr_t lowest = UINTPTR_MAX;
-    for (const struct frame *frame = around->top; frame != root; frame = frame->parent)
-        if ((uintptr_t)frame < lowest)
-            lowest = (uintptr_t)frame;
-    for (const struct scope *scope = around->scope; scope; scope = scope->parent)
-        if ((uintptr_t)scope < lowest)
-            lowest = (uintptr_t)scope;
-    return lowest;
-}
-
-static struct frame *root_of(const struct surroundings *around)
+static inline __attribute__((always_inline)) struct frame *root_of(const struct surroundings *around)
 {
     return around->origin && around->origin->root.kind != FRAME_NONE ? &around->origin->root : NULL;
 }
 
-static void close_what_is_open(struct surroundings *around)
+/* How much of the stack below `here` the body's open scopes, shields and deadlines take; those elsewhere do not count. */
+static inline __attribute__((always_inline)) size_t depth_of_open(const struct fiber *fiber, uintptr_t here)
+{
+    uintptr_t low = (uintptr_t)fiber->stack->low, lowest = here;
+    const struct frame *root = root_of(&fiber->around);
+    for (const struct frame *frame = fiber->around.top; frame != root; frame = frame->parent)
+        if ((uintptr_t)frame >= low && (uintptr_t)frame < lowest)
+            lowest = (uintptr_t)frame;
+    for (const struct scope *scope = fiber->around.scope; scope; scope = scope->parent)
+        if ((uintptr_t)scope >= low && (uintptr_t)scope < lowest)
+            lowest = (uintptr_t)scope;
+    return here - lowest;
+}
+
+/* For a body that returned with an open scope, shield or deadline. Its children may point into its frames, so they are
+ * ended before the fiber is. */
+static int end_unbalanced(struct surroundings *around)
 {
     for (struct frame *root = root_of(around); around->top != root; around->top = around->top->parent)
         timer_disarm(&around->top->timer);
@@ -68,33 +70,29 @@ static void close_what_is_open(struct surroundings *around)
         rouse_scope_cancel(scope, 0);
         rouse_scope_close(scope);
     }
-}
-
-/* A body that returned with an open scope, shield or deadline. Its children may point into its frames, so they are ended
- * first, from further down the stack. AddressSanitizer would surround the space that is skipped with forbidden zones,
- * which may lie where the open scopes do. */
-static __attribute__((noinline, no_sanitize_address)) int end_unbalanced(struct fiber *fiber, uintptr_t lowest)
-{
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    if (lowest < here) {
-        volatile char *space = __builtin_alloca(here - lowest + 256);
-        space[0] = 0;
-    }
-    close_what_is_open(&fiber->around);
     return ROUSE_UNBALANCED;
 }
 
-static void body(void *argument)
+/* AddressSanitizer would surround the space that is skipped with forbidden zones, which may lie where open scopes do. */
+static __attribute__((noinline, no_sanitize_address)) void body(void *argument)
 {
     struct fiber *fiber = argument;
     annotation_after_switch(&fiber->annotation, fiber->resumer_annotation);
     void *own = fiber->argument_bytes ? (char *)fiber + argument_offset() : fiber->argument;
     int value = fiber->function(own);
-    uintptr_t lowest = lowest_open(&fiber->around, root_of(&fiber->around));
-    if (lowest != UINTPTR_MAX)
-        value = end_unbalanced(fiber, lowest);
-    fiber->value =
-        value == ROUSE_PENDING ? ROUSE_INVALID : value; /* that number means "not finished" to every caller */
+    if (fiber->around.scope || fiber->around.top != root_of(&fiber->around)) {
+        /* The function's frames are gone, but what was left open in them is still needed. So the stack pointer moves below
+         * it before anything is called: a call's frame would lie there. */
+        uintptr_t here = (uintptr_t)__builtin_frame_address(0), low = (uintptr_t)fiber->stack->low;
+        annotation_stack_keep((void *)low, here - low);
+        volatile char *space = __builtin_alloca(depth_of_open(fiber, here) + 256);
+        annotation_stack_keep((void *)low, here - low);
+        space[0] = 0;
+        value = end_unbalanced(&fiber->around);
+    }
+    if (value == ROUSE_PENDING)
+        value = ROUSE_INVALID; /* that number means "not finished" to every caller */
+    fiber->value = value;
     fiber->function = NULL;
     annotation_before_switch(&fiber->annotation, fiber->resumer_annotation, true);
     switch_to(&fiber->context, fiber->resumer);
