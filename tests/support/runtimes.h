@@ -37,7 +37,7 @@ static inline void test_no_leftover(void *context, const rouse_leftover *leftove
 {
     (void)context;
     fprintf(stderr, "left: %s %s %s\n", leftover->kind, leftover->name, leftover->site ? leftover->site : "-");
-    require(!"nothing is left");
+    test_require_failed("nothing is left", __FILE__, __LINE__);
 }
 
 /* Ends a runtime that must have nothing left. */
