@@ -4,6 +4,7 @@
 #include "core/runtime.h"
 #include "core/scope.h"
 #include "fiber/annotate.h"
+#include "fiber/fiber.h"
 #include "fiber/switch.h"
 #include <rouse/fiber.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct fiber {
     size_t result_bytes;                   /* behind the argument */
     atomic_u32 home;                       /* index of its worker once it has run */
     bool migrates;                         /* never pinned */
+    bool scoped;                           /* the body runs inside a scope */
     bool started;                          /* the context is prepared */
     int value;                             /* what the body returned */
 };
@@ -38,61 +40,73 @@ static void *result_of(struct fiber *fiber)
     return (char *)fiber + argument_offset() + size_align(fiber->argument_bytes, PIECE);
 }
 
-/* ---- ending ---- */
+/* ---- the body, and what it left open ---- */
 
-static inline __attribute__((always_inline)) struct frame *root_of(const struct surroundings *around)
-{
-    return around->origin && around->origin->root.kind != FRAME_NONE ? &around->origin->root : NULL;
-}
-
-/* How much of the stack below `here` the body's open scopes, shields and deadlines take; those elsewhere do not count. */
-static inline __attribute__((always_inline)) size_t depth_of_open(const struct fiber *fiber, uintptr_t here)
+/* The lowest address on the fiber's own stack of what is open there, below `here`. What lies elsewhere (memory that is
+ * static or from the heap) needs no room. */
+static inline __attribute__((always_inline)) uintptr_t lowest_open(const struct fiber *fiber, const struct frame *root,
+                                                                   const struct scope *outermost, uintptr_t here)
 {
     uintptr_t low = (uintptr_t)fiber->stack->low, lowest = here;
-    const struct frame *root = root_of(&fiber->around);
     for (const struct frame *frame = fiber->around.top; frame != root; frame = frame->parent)
         if ((uintptr_t)frame >= low && (uintptr_t)frame < lowest)
             lowest = (uintptr_t)frame;
-    for (const struct scope *scope = fiber->around.scope; scope; scope = scope->parent)
+    for (const struct scope *scope = fiber->around.scope; scope != outermost; scope = scope->parent)
         if ((uintptr_t)scope >= low && (uintptr_t)scope < lowest)
             lowest = (uintptr_t)scope;
-    return here - lowest;
+    return lowest;
 }
 
-/* For a body that returned with an open scope, shield or deadline. Its children may point into its frames, so they are
- * ended before the fiber is. */
-static int end_unbalanced(struct surroundings *around)
+static void close_what_is_open(struct surroundings *around, const struct frame *root, const struct scope *outermost)
 {
-    for (struct frame *root = root_of(around); around->top != root; around->top = around->top->parent)
+    for (; around->top != root; around->top = around->top->parent)
         timer_disarm(&around->top->timer);
-    while (around->scope) {
+    while (around->scope != outermost) {
         rouse_scope *scope = (rouse_scope *)(void *)around->scope;
         rouse_scope_cancel(scope, 0);
         rouse_scope_close(scope);
     }
+}
+
+/* Calls the body; UNBALANCED if it returned with an open scope, shield or deadline. Their frames are gone then, and calls
+ * would write over them where they lie on this stack, which is why the stack pointer goes below them first, and why
+ * nothing is called until then. Children may point into those frames and are ended. Sanitizers stay out: they would call
+ * their own functions at once, and surround the space that is skipped with forbidden zones. */
+static __attribute__((noinline, no_sanitize_address, no_sanitize_thread)) int call(struct fiber *fiber,
+                                                                                   const struct scope *outermost)
+{
+    struct surroundings *around = &fiber->around;
+    const struct frame *root = around->origin && around->origin->root.kind != FRAME_NONE ? &around->origin->root : NULL;
+    void *own = fiber->argument_bytes ? (char *)fiber + argument_offset() : fiber->argument;
+    int value = fiber->function(own);
+    if (around->top == root && around->scope == outermost)
+        return value;
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    volatile char *space = __builtin_alloca(here - lowest_open(fiber, root, outermost, here) + 256);
+    space[0] = 0;
+    close_what_is_open(around, root, outermost);
     return ROUSE_UNBALANCED;
 }
 
-/* AddressSanitizer would surround the space that is skipped with forbidden zones, which may lie where open scopes do. */
-static __attribute__((noinline, no_sanitize_address)) void body(void *argument)
+/* The same inside a scope, whose children it waits for. */
+static int call_in_scope(struct fiber *fiber)
+{
+    rouse_scope outermost;
+    int status = rouse_scope_open(&outermost);
+    if (status != ROUSE_OK)
+        return status;
+    int value = call(fiber, fiber->around.scope);
+    int children = rouse_scope_close(&outermost);
+    return value != ROUSE_OK ? value : children;
+}
+
+static void body(void *argument)
 {
     struct fiber *fiber = argument;
     annotation_after_switch(&fiber->annotation, fiber->resumer_annotation);
-    void *own = fiber->argument_bytes ? (char *)fiber + argument_offset() : fiber->argument;
-    int value = fiber->function(own);
-    if (fiber->around.scope || fiber->around.top != root_of(&fiber->around)) {
-        /* The function's frames are gone, but what was left open in them is still needed. So the stack pointer moves below
-         * it before anything is called: a call's frame would lie there. */
-        uintptr_t here = (uintptr_t)__builtin_frame_address(0), low = (uintptr_t)fiber->stack->low;
-        annotation_stack_keep((void *)low, here - low);
-        volatile char *space = __builtin_alloca(depth_of_open(fiber, here) + 256);
-        annotation_stack_keep((void *)low, here - low);
-        space[0] = 0;
-        value = end_unbalanced(&fiber->around);
-    }
-    if (value == ROUSE_PENDING)
-        value = ROUSE_INVALID; /* that number means "not finished" to every caller */
-    fiber->value = value;
+    int value = fiber->scoped ? call_in_scope(fiber) : call(fiber, NULL);
+    fiber->value =
+        value == ROUSE_PENDING ? ROUSE_INVALID : value; /* that number means "not finished" to every caller */
     fiber->function = NULL;
     annotation_before_switch(&fiber->annotation, fiber->resumer_annotation, true);
     switch_to(&fiber->context, fiber->resumer);
@@ -196,6 +210,7 @@ struct fiber_request {
     const rouse_fiber_options *options;
     struct scope *scope; /* NULL: none */
     int64_t deadline_ns; /* inherited */
+    bool scoped;         /* with a scope of its own around the body */
     const char *site;
 };
 
@@ -229,15 +244,12 @@ static void release_stack(struct rouse_runtime *runtime, struct stack *stack)
         stack_store_release(&runtime->stacks, stack);
 }
 
-static int spawn(rouse_task *task, const struct fiber_request *request)
+static int spawn_on(rouse_runtime *runtime, rouse_task *task, const struct fiber_request *request)
 {
     rouse_fiber_options options;
-    rouse_runtime *runtime = request->runtime;
     struct stack *stack;
     struct made_task made_task;
     size_t extra;
-    if (task)
-        task->cell = NULL;
     int status = complete_options(&options, request->options);
     if (status != ROUSE_OK)
         return status;
@@ -247,10 +259,7 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
         return ROUSE_TOO_LARGE;
     extra =
         argument_offset() - sizeof(struct fiber) + size_align(request->argument_bytes, PIECE) + request->result_bytes;
-    runtime = runtime_choose(runtime);
-    if (!runtime)
-        return ROUSE_NO_MEMORY;
-    if (runtime->spawner.process != os_process())
+    if (runtime_is_forked(runtime))
         return ROUSE_FORKED;
     status = acquire_stack(runtime, &options, &stack);
     if (status != ROUSE_OK)
@@ -263,6 +272,7 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
         .argument_bytes = request->argument_bytes,
         .result_bytes = request->result_bytes,
         .migrates = (options.flags & ROUSE_FIBER_MIGRATES) != 0,
+        .scoped = request->scoped,
     };
     stack->name = fiber.name;
     stack->site = request->site;
@@ -280,6 +290,19 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
         memset(result_of(made), 0, request->result_bytes);
     runtime_place(&made_task, task);
     return ROUSE_OK;
+}
+
+static int spawn(rouse_task *task, const struct fiber_request *request)
+{
+    rouse_runtime *runtime = request->runtime;
+    if (task)
+        task->cell = NULL;
+    int status = runtime_borrow(&runtime);
+    if (status != ROUSE_OK)
+        return status;
+    status = spawn_on(runtime, task, request);
+    runtime_return(request->runtime);
+    return status;
 }
 
 static struct surroundings *current_fiber(void)
@@ -328,6 +351,19 @@ int rouse_spawn_fiber_at(rouse_task *task, rouse_runtime *runtime, rouse_fiber_f
                                     .options = options,
                                     .deadline_ns = ROUSE_NEVER,
                                     .site = site};
+    return spawn(task, &request);
+}
+
+int fiber_spawn_main(rouse_task *task, rouse_runtime *runtime, rouse_fiber_function *function, void *argument)
+{
+    rouse_fiber_options options = ROUSE_FIBER_OPTIONS_INIT;
+    options.name = "main";
+    struct fiber_request request = {.runtime = runtime,
+                                    .function = function,
+                                    .argument = argument,
+                                    .options = &options,
+                                    .deadline_ns = ROUSE_NEVER,
+                                    .scoped = true};
     return spawn(task, &request);
 }
 

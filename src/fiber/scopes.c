@@ -2,6 +2,7 @@
 #include "core/op.h"
 #include "core/runtime.h"
 #include "core/scope.h"
+#include "fiber/fiber.h"
 #include <rouse/scope.h>
 
 /* How long detached tasks may take to notice that rouse_run ends. */
@@ -89,27 +90,8 @@ int rouse_scope_close(rouse_scope *opened)
 
 /* ---- rouse_run ---- */
 
-struct main_call {
-    rouse_fiber_function *function;
-    void *argument;
-};
-
-static int run_main(void *argument)
-{
-    struct main_call *call = argument;
-    rouse_scope scope;
-    int status = rouse_scope_open(&scope);
-    if (status != ROUSE_OK)
-        return status;
-    int value = call->function(call->argument);
-    int children = rouse_scope_close(&scope);
-    return value != ROUSE_OK ? value : children;
-}
-
 int rouse_run(rouse_fiber_function *function, void *argument, const rouse_options *options)
 {
-    struct main_call call = {function, argument};
-    rouse_fiber_options fiber_options = ROUSE_FIBER_OPTIONS_INIT;
     rouse_runtime *runtime;
     rouse_task task;
     if (!function)
@@ -119,8 +101,7 @@ int rouse_run(rouse_fiber_function *function, void *argument, const rouse_option
     int status = rouse_runtime_new(&runtime, options);
     if (status != ROUSE_OK)
         return status;
-    fiber_options.name = "main";
-    status = rouse_spawn_fiber_at(&task, runtime, run_main, &call, sizeof call, 0, &fiber_options, NULL);
+    status = fiber_spawn_main(&task, runtime, function, argument);
     if (status == ROUSE_OK)
         status = rouse_join(&task, NULL);
     rouse_detach(&task);

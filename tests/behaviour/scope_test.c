@@ -593,6 +593,33 @@ TEST(what_a_fiber_leaves_open_need_not_lie_on_its_stack)
     test_on_each_executor(left_open_elsewhere);
 }
 
+/* Far enough from other memory that whoever takes it for the end of a stack writes into `before`. */
+static struct {
+    unsigned char before[65536];
+    struct far_away open;
+} surrounded;
+
+static int leave_open_in_static_memory(void *argument)
+{
+    (void)argument;
+    return leave_open_elsewhere(&surrounded.open);
+}
+
+static void left_open_in_static_memory(rouse_runtime *runtime)
+{
+    memset(surrounded.before, 0x5a, sizeof surrounded.before);
+    require_int(test_fiber(runtime, leave_open_in_static_memory, NULL), ==, ROUSE_UNBALANCED);
+    require_int(atomic_load(&alive), ==, 0);
+    for (size_t i = 0; i < sizeof surrounded.before; i++) {
+        require_int(surrounded.before[i], ==, 0x5a);
+    }
+}
+
+TEST(ending_what_was_left_open_in_static_memory_writes_nothing_beside_it)
+{
+    test_on_each_executor(left_open_in_static_memory);
+}
+
 /* ---- shields in poll tasks ---- */
 
 struct slow_end {
