@@ -2,26 +2,43 @@
 #include "os/atomic.h"
 
 #define CHUNK_SLOTS 256u
-#define CHUNKS      8192u /* two million slots, more than a process may have descriptors */
-#define INDEX_BITS  22
-#define INDEX_MASK  (((uintptr_t)1 << INDEX_BITS) - 1)
-/* What fits above the index: 42 bits would, 32 are kept; 10 on 32-bit systems. */
-#define GENERATION_MASK (sizeof(uintptr_t) > 4 ? UINT32_MAX : (uint32_t)1023)
+#define CHUNKS      8191u /* two million slots, more than a process may have descriptors */
+#define INDEX_BITS  21
+#define INDEX_MASK  (((uintptr_t)1 << INDEX_BITS) - 1) /* no slot has this index: no handle is UINTPTR_MAX */
 
 static struct {
-    struct lock lock;          /* growth and the free list */
-    atomic_ptr chunks[CHUNKS]; /* arrays of slots; set once, RELEASE, read with ACQUIRE */
-    atomic_u32 count;          /* chunks that exist */
-    struct slot *free;         /* slots that hold nothing */
-    size_t taken;              /* slots that hold something */
-    uint32_t first_generation; /* of slots in new chunks: ahead of every handle given out before a trim */
-    bool trims_at_exit;        /* registry_trim is registered with the system */
+    struct lock lock;           /* growth and the free list */
+    atomic_ptr chunks[CHUNKS];  /* arrays of slots; set once, RELEASE, read with ACQUIRE */
+    atomic_u32 count;           /* chunks that exist */
+    struct slot *free;          /* slots that hold nothing: the one that has rested longest */
+    struct slot *last;          /* and the one given back last, if there is any */
+    size_t taken;               /* slots that hold something */
+    uintptr_t first_generation; /* of slots in new chunks: ahead of every handle given out before a trim */
+    bool trims_at_exit;         /* registry_trim is registered with the system */
 } registry = {.first_generation = 1};
+
+/* The same slot, one generation later. 0 is left out, so that no handle is NULL. */
+static uintptr_t successor(uintptr_t handle)
+{
+    handle += INDEX_MASK + 1;
+    return handle > INDEX_MASK ? handle : handle + INDEX_MASK + 1;
+}
 
 static struct slot *slot_at(uint32_t index)
 {
     struct slot *chunk = atomic_ptr_load(&registry.chunks[index / CHUNK_SLOTS], ACQUIRE);
     return chunk ? &chunk[index % CHUNK_SLOTS] : NULL;
+}
+
+/* Under the lock. */
+static void put_last(struct slot *slot)
+{
+    slot->u.next_free = NULL;
+    if (registry.free)
+        registry.last->u.next_free = slot;
+    else
+        registry.free = slot;
+    registry.last = slot;
 }
 
 static bool grow(void)
@@ -32,11 +49,10 @@ static bool grow(void)
     struct slot *chunk = os_alloc(CHUNK_SLOTS * sizeof *chunk, 64);
     if (!chunk)
         return false;
-    for (uint32_t i = CHUNK_SLOTS; i-- > 0;) {
-        chunk[i] = (struct slot){
-            .generation = registry.first_generation, .flags = SLOT_CLOSING, .index = count * CHUNK_SLOTS + i};
-        chunk[i].u.next_free = registry.free;
-        registry.free = &chunk[i];
+    for (uint32_t i = 0; i < CHUNK_SLOTS; i++) {
+        uintptr_t index = (uintptr_t)count * CHUNK_SLOTS + i;
+        chunk[i] = (struct slot){.handle = registry.first_generation << INDEX_BITS | index, .flags = SLOT_CLOSING};
+        put_last(&chunk[i]);
     }
     atomic_ptr_store(&registry.chunks[count], chunk, RELEASE); /* pairs with ACQUIRE in slot_at */
     atomic_u32_store(&registry.count, count + 1, RELEASE);     /* pairs with ACQUIRE in registry_walk */
@@ -79,17 +95,16 @@ struct slot *registry_take(void)
     return slot;
 }
 
-/* Index plus one, so that no handle is NULL. */
 uintptr_t registry_handle(const struct slot *slot)
 {
-    return (uintptr_t)(slot->generation & GENERATION_MASK) << INDEX_BITS | (uintptr_t)(slot->index + 1);
+    return slot->handle;
 }
 
 uintptr_t registry_publish(struct slot *slot)
 {
     lock_acquire(&slot->lock);
     slot->flags &= (uint8_t)~SLOT_CLOSING;
-    uintptr_t handle = registry_handle(slot);
+    uintptr_t handle = slot->handle;
     lock_release(&slot->lock);
     return handle;
 }
@@ -97,13 +112,11 @@ uintptr_t registry_publish(struct slot *slot)
 struct slot *registry_acquire(uintptr_t handle)
 {
     uintptr_t index = handle & INDEX_MASK;
-    if (index == 0 || index > (uintptr_t)CHUNKS * CHUNK_SLOTS)
-        return NULL;
-    struct slot *slot = slot_at((uint32_t)index - 1);
+    struct slot *slot = index < (uintptr_t)CHUNKS * CHUNK_SLOTS ? slot_at((uint32_t)index) : NULL;
     if (!slot)
         return NULL;
     lock_acquire(&slot->lock);
-    if (registry_handle(slot) == handle && !(slot->flags & SLOT_CLOSING))
+    if (slot->handle == handle && !(slot->flags & SLOT_CLOSING))
         return slot;
     lock_release(&slot->lock);
     return NULL;
@@ -112,15 +125,13 @@ struct slot *registry_acquire(uintptr_t handle)
 void registry_retire(struct slot *slot)
 {
     slot->flags |= SLOT_CLOSING;
-    if ((++slot->generation & GENERATION_MASK) == 0)
-        slot->generation++;
+    slot->handle = successor(slot->handle);
 }
 
 void registry_give(struct slot *slot)
 {
     lock_acquire(&registry.lock);
-    slot->u.next_free = registry.free;
-    registry.free = slot;
+    put_last(slot);
     registry.taken--;
     lock_release(&registry.lock);
 }
@@ -134,25 +145,26 @@ void registry_walk(void (*visit)(struct slot *slot, uintptr_t handle, void *cont
         if (slot->flags & SLOT_CLOSING)
             lock_release(&slot->lock);
         else
-            visit(slot, registry_handle(slot), context);
+            visit(slot, slot->handle, context);
     }
 }
 
 void registry_trim(void)
 {
     lock_acquire(&registry.lock);
-    uint32_t count = atomic_u32_load(&registry.count, RELAXED), newest = 0;
+    uint32_t count = atomic_u32_load(&registry.count, RELAXED);
+    uintptr_t newest = 0;
     if (registry.taken == 0 && count > 0) {
         for (uint32_t i = 0; i < count; i++) {
             struct slot *chunk = atomic_ptr_load(&registry.chunks[i], RELAXED);
             for (uint32_t k = 0; k < CHUNK_SLOTS; k++)
-                if (chunk[k].generation > newest)
-                    newest = chunk[k].generation;
+                if (chunk[k].handle > newest)
+                    newest = chunk[k].handle;
             atomic_ptr_store(&registry.chunks[i], NULL, RELEASE);
             os_free(chunk);
         }
         registry.free = NULL;
-        registry.first_generation = newest + 1 ? newest + 1 : 1;
+        registry.first_generation = successor(newest) >> INDEX_BITS;
         atomic_u32_store(&registry.count, 0, RELEASE);
     }
     lock_release(&registry.lock);

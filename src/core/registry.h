@@ -2,7 +2,8 @@
  *
  * One table for the process: a stream exists before any reactor knows it, and may be waited for from any runtime. A handle
  * (rouse_stream *, rouse_listener *, the token of the backend) is an index with a generation, never an address; closing
- * advances the generation, so that old handles and late events find nothing. Slots are type-stable memory.
+ * advances the generation, so that old handles and late events find nothing. Slots are type-stable memory. Free ones rest
+ * in line, so that a generation, which has all the bits that the index leaves, comes back as late as it can.
  *
  * Alternatives that lost: handles that are addresses (a use after close is then a use after free, the oldest complaint
  * about this kind of library); the descriptor number as the identity (a number that is closed and reused inherits the
@@ -44,7 +45,8 @@ struct channel {
 
 struct slot {
     struct lock lock;             /* everything below, but for what `users` allows */
-    uint32_t generation;          /* of the current or next handle; never 0 */
+    uint32_t forks;               /* os_forks() when the slot was taken */
+    uintptr_t handle;             /* the current or next one */
     struct backend_source source; /* the descriptor, and the backend's record of it */
     struct reactor *reactor;      /* attached here; NULL: not attached yet */
     struct channel read;          /* and accept */
@@ -54,8 +56,6 @@ struct slot {
         const rouse_stream_type *user; /* SLOT_USER: its functions; source.record is the object */
         struct slot *next_free;        /* on the free list */
     } u;
-    uint32_t index; /* in the table; fixed at birth */
-    uint32_t forks; /* os_forks() when the slot was taken */
     uint16_t users; /* calls now inside a system call, or a user's function, on it: the last one out after a close
                          finishes the close */
     uint8_t traits; /* enum slot_trait */
