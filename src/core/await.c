@@ -14,11 +14,11 @@ int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_ty
 
 int runtime_make(struct made_task *made, rouse_runtime *runtime, const struct spawn_request *request)
 {
-    *made = (struct made_task){.runtime = runtime_choose(runtime)};
-    if (!made->runtime)
-        return ROUSE_NO_MEMORY;
-    struct worker *worker = made->worker = runtime_worker(made->runtime);
-    return spawner_make(&made->runtime->spawner, worker ? worker->slab : NULL, worker ? &worker->counts : NULL, request,
+    struct worker *worker = runtime_worker(runtime);
+    *made = (struct made_task){.runtime = runtime, .worker = worker};
+    /* Between polls (a waker of the user's that spawns) no running task keeps shutdown from having counted already. */
+    bool counts = worker && worker->local.around;
+    return spawner_make(&made->runtime->spawner, worker ? worker->slab : NULL, counts ? &worker->counts : NULL, request,
                         &made->cell);
 }
 
@@ -32,24 +32,40 @@ void runtime_place(const struct made_task *made, rouse_task *task)
 int runtime_spawn(rouse_task *task, rouse_runtime *runtime, const struct spawn_request *request)
 {
     struct made_task made;
-    int status = runtime_make(&made, runtime, request);
+    rouse_runtime *chosen = runtime;
+    int status = runtime_borrow(&chosen);
+    if (status != ROUSE_OK)
+        return status;
+    status = runtime_make(&made, chosen, request);
     if (status == ROUSE_OK)
         runtime_place(&made, task);
+    runtime_return(runtime);
     return status;
 }
 
 /* A plain thread: a waker that ends its sleep. It drives the runtime meanwhile if that is single-threaded. */
-static ptrdiff_t await_in_thread(rouse_op *op, rouse_runtime *runtime)
+static ptrdiff_t await_in_thread(rouse_op *op, struct thread_waiter *waiter, rouse_runtime *runtime)
 {
-    struct thread_waiter *waiter = thread_waiter_new();
-    if (!waiter)
-        return ROUSE_NO_MEMORY;
     rouse_waker waker = thread_waiter_waker(waiter);
     rouse_context context;
     ptrdiff_t answer;
     rouse_context_init(&context, &waker);
     while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING)
         thread_waiter_wait(waiter, runtime);
+    return answer;
+}
+
+/* The operation may wait in the default runtime, which must not end meanwhile. */
+static ptrdiff_t await_in_plain_thread(rouse_op *op)
+{
+    struct thread_waiter *waiter = thread_waiter_new();
+    if (!waiter)
+        return ROUSE_NO_MEMORY;
+    ptrdiff_t answer = default_borrow();
+    if (answer == ROUSE_OK) {
+        answer = await_in_thread(op, waiter, NULL);
+        default_return();
+    }
     thread_waiter_free(waiter);
     return answer;
 }
@@ -70,7 +86,7 @@ ptrdiff_t rouse_op_await(rouse_op *op)
     if (!op)
         return ROUSE_INVALID;
     if (!local)
-        return runtime_default_is_forked() ? ROUSE_FORKED : await_in_thread(op, NULL);
+        return await_in_plain_thread(op);
     if (runtime_is_forked(runtime_of_scheduler(local->scheduler)))
         return ROUSE_FORKED;
     if (!local->around || !local->around->suspend)
@@ -79,8 +95,9 @@ ptrdiff_t rouse_op_await(rouse_op *op)
 }
 
 /* A plain thread may have to drive the task's runtime, which may end meanwhile: it stays inside the gate, which shutdown
- * waits for when all tasks have completed. The runtime of a completed task may be gone, and nobody waits for it. */
-static int join_in_thread(rouse_op *op, struct task_cell *cell)
+ * waits for when all tasks have completed. The runtime of a completed task may be gone, and nobody waits for it.
+ * `waiter` NULL: one is made if it is needed. */
+static int join_in_thread(rouse_op *op, struct task_cell *cell, struct thread_waiter *given)
 {
     struct slab *slab = slab_chunk_of(cell)->slab;
     rouse_context context = {.cancelled = 0};
@@ -90,35 +107,49 @@ static int join_in_thread(rouse_op *op, struct task_cell *cell)
     int answer = ROUSE_OK;
     if (!finished) {
         rouse_runtime *runtime = runtime_of_scheduler(slab->scheduler);
-        answer = runtime_is_forked(runtime) ? ROUSE_FORKED : (int)await_in_thread(op, runtime);
+        struct thread_waiter *waiter = given ? given : thread_waiter_new();
+        answer = runtime_is_forked(runtime) ? ROUSE_FORKED
+                 : waiter                   ? (int)await_in_thread(op, waiter, runtime)
+                                            : ROUSE_NO_MEMORY;
+        if (waiter && !given)
+            thread_waiter_free(waiter);
     }
     atomic_size_sub(&slab->gate, 1, RELEASE);
     return finished ? (int)rouse_op_poll(op, &context) : answer;
 }
 
-int rouse_join(rouse_task *task, void *result)
+static int join(rouse_task *task, void *result, struct thread_waiter *waiter)
 {
     rouse_op op;
-    if (!task || !task->cell)
-        return ROUSE_INVALID;
     rouse_join_init(&op, task, result);
-    return os_current() ? (int)rouse_op_await(&op) : join_in_thread(&op, task->cell);
+    return os_current() ? (int)rouse_op_await(&op) : join_in_thread(&op, task->cell, waiter);
 }
 
+int rouse_join(rouse_task *task, void *result)
+{
+    return task && task->cell ? join(task, result, NULL) : ROUSE_INVALID;
+}
+
+/* Whatever a plain thread needs for waiting is there before the task is: its state may point into the caller's frame, so
+ * once it runs there is no way but to wait for it. */
 int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const void *state, void *result,
                       const char *site)
 {
     rouse_task task;
     struct local *local = local_current();
+    struct thread_waiter *waiter = NULL;
     if (local && (!local->around || !local->around->suspend))
         return ROUSE_IN_POLL;
+    if (!local && !(waiter = thread_waiter_new()))
+        return ROUSE_NO_MEMORY;
     int status = rouse_spawn_at(&task, runtime, type, state, site);
-    if (status != ROUSE_OK)
-        return status;
-    status = rouse_join(&task, result);
+    if (status == ROUSE_OK)
+        status = join(&task, result, waiter);
     if (task.cell) { /* the wait was cancelled: nobody is left who could want the value */
         rouse_abort(&task);
         rouse_detach(&task);
     }
+    if (waiter)
+        thread_waiter_free(waiter);
     return status;
 }

@@ -98,7 +98,7 @@ bool executor_single_try_seat(struct rouse_runtime *runtime)
 }
 
 /* While nobody drives, a wake from another thread must make the descriptor readable that a foreign loop waits for: as if
- * the worker slept in its reactor. A token is a wake that came before; its task is in the inbox and seen there. */
+ * the worker slept in its reactor. A token is a wake that came before. */
 static bool is_watched(struct rouse_runtime *runtime)
 {
     if (!atomic_u32_load(&runtime->watched, RELAXED))
@@ -107,22 +107,35 @@ static bool is_watched(struct rouse_runtime *runtime)
     return true;
 }
 
-void executor_single_leave_seat(struct rouse_runtime *runtime)
+/* Gives the seat up, and tells the first who waits for it. */
+static void vacate(struct rouse_runtime *runtime, bool by_the_loop)
 {
     bool watched = is_watched(runtime);
     worker_leave(&runtime->worker[0]);
     lock_release(&runtime->seat);
     atomic_fence(SEQ_CST); /* pairs with executor_single_watch: one of the two sees what the other did */
     if (!watched && atomic_u32_load(&runtime->watched, RELAXED) && executor_single_try_seat(runtime)) {
-        executor_single_leave_seat(runtime);
+        vacate(runtime, by_the_loop);
         return;
     }
-    /* Whoever queued up before the release is told; who comes later tries the seat after queueing up. */
+    /* Another thread drove meanwhile: tasks may be ready, and timers earlier, than the loop last heard of. */
+    if (watched && !by_the_loop)
+        reactor_wake(&runtime->reactor[0]);
     lock_acquire(&runtime->seat_lock);
     struct list_node *link = list_pop_front(&runtime->seat_waiters);
     if (link)
         raise_signal(CONTAINER_OF(link, struct thread_waiter, link), SIGNAL_SEAT);
     lock_release(&runtime->seat_lock);
+}
+
+void executor_single_leave_seat(struct rouse_runtime *runtime)
+{
+    vacate(runtime, false);
+}
+
+void executor_single_end_turn(struct rouse_runtime *runtime)
+{
+    vacate(runtime, true);
 }
 
 void executor_single_watch(struct rouse_runtime *runtime)
@@ -152,6 +165,9 @@ static void drive(struct thread_waiter *waiter, struct rouse_runtime *runtime)
     set_driving(waiter, NULL);
 }
 
+/* Queued up, a thread is offered the seat when it is left. An offer is a signal and obliges: whoever was offered the seat
+ * tries it, and whoever leaves for good passes an offer that came meanwhile on. Trying after queueing up, and finding the
+ * seat taken, means that its holder has not looked at the queue yet. */
 static void queue_up(struct thread_waiter *waiter, struct rouse_runtime *runtime)
 {
     atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SEAT, ACQ_REL);
@@ -163,18 +179,21 @@ static void queue_up(struct thread_waiter *waiter, struct rouse_runtime *runtime
 
 static void leave_queue(struct thread_waiter *waiter, struct rouse_runtime *runtime)
 {
-    struct thread_waiter *next = NULL;
     lock_acquire(&runtime->seat_lock);
-    if (list_is_linked(&waiter->link)) {
+    if (list_is_linked(&waiter->link))
         list_remove(&waiter->link);
-    } else if (atomic_u32_load(&waiter->signal, ACQUIRE) & SIGNAL_SEAT) {
-        /* It was offered the seat and does not take it: the offer goes on. */
-        struct list_node *link = list_pop_front(&runtime->seat_waiters);
-        if (link)
-            next = CONTAINER_OF(link, struct thread_waiter, link);
-        if (next)
-            raise_signal(next, SIGNAL_SEAT);
-    }
+    lock_release(&runtime->seat_lock);
+}
+
+static void leave_for_good(struct thread_waiter *waiter, struct rouse_runtime *runtime)
+{
+    lock_acquire(&runtime->seat_lock);
+    bool offered = !list_is_linked(&waiter->link) && atomic_u32_load(&waiter->signal, ACQUIRE) & SIGNAL_SEAT;
+    if (list_is_linked(&waiter->link))
+        list_remove(&waiter->link);
+    struct list_node *next = offered ? list_pop_front(&runtime->seat_waiters) : NULL;
+    if (next)
+        raise_signal(CONTAINER_OF(next, struct thread_waiter, link), SIGNAL_SEAT);
     lock_release(&runtime->seat_lock);
 }
 
@@ -198,9 +217,9 @@ void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runt
                 executor_single_leave_seat(runtime);
             } else {
                 sleep_for(waiter, SIGNAL_WOKEN | SIGNAL_SEAT);
-                leave_queue(waiter, runtime);
             }
         }
+        leave_for_good(waiter, runtime);
     }
     atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_WOKEN, ACQ_REL);
 }

@@ -56,7 +56,7 @@ bool idle_sleep(struct idle *idle, unsigned worker, bool was_searching)
     uint32_t before = atomic_u32_sub(&idle->state, ONE_AWAKE + (was_searching ? ONE_SEARCHING : 0), SEQ_CST);
     lock_release(&idle->lock);
     atomic_fence(SEQ_CST); /* pairs with idle_notify */
-    return was_searching && idle_searching(before) == 1;
+    return idle_searching(before) == (was_searching ? 1u : 0u);
 }
 
 bool idle_wake(struct idle *idle, unsigned worker)

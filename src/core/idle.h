@@ -47,9 +47,9 @@ bool idle_begin_search(struct idle *idle);
 /* It found something. True if it was the last searcher: the caller notifies once more. */
 bool idle_end_search(struct idle *idle);
 
-/* Goes to sleep. The caller then looks once more at its own queues, and, if the answer is true, at everybody's: it was
- * the last searcher, and pushes that saw it search woke nobody. (The fence is inside.) A worker that was not allowed to
- * search need not look: those who kept it from searching will. */
+/* Goes to sleep. The caller then looks once more at its own queues, and, if the answer is true, at everybody's: nobody
+ * searches now, and pushes that saw a searcher woke nobody. (The fence is inside.) Otherwise whoever still searches will
+ * find them, or be the one who looks. */
 bool idle_sleep(struct idle *idle, unsigned worker, bool was_searching);
 
 /* Wakes up. True if it was notified, and so counts as searching already. */

@@ -1,16 +1,5 @@
 #include "core/op.h"
 
-/* A task that has used its budget up is made to yield: an operation that is always ready must not keep the others, nor its
- * own deadline, from being looked at. */
-static ptrdiff_t yield_for_budget(struct surroundings *around, const rouse_waker *waker)
-{
-    struct frame *top = around->top;
-    around->budget_ended = true;
-    around->shielded |= top != NULL; /* being woken already, it is polled again before anything is decided */
-    rouse_waker_wake_by_ref(waker);
-    return ROUSE_PENDING;
-}
-
 static ptrdiff_t stop(rouse_op *op, int status)
 {
     const struct op_type *type = op_type(op);
@@ -31,7 +20,7 @@ ptrdiff_t rouse_op_poll(rouse_op *op, rouse_context *context)
         if (status != ROUSE_OK)
             return stop(op, status);
         if (around->budget == 0)
-            return yield_for_budget(around, &context->waker);
+            return surroundings_yield(around, &context->waker);
     }
     ptrdiff_t answer = op_type(op)->poll(op, context);
     if (answer == ROUSE_PENDING) {
@@ -40,7 +29,7 @@ ptrdiff_t rouse_op_poll(rouse_op *op, rouse_context *context)
     } else {
         op_set_type(op, NULL);
         if (around)
-            around->budget--;
+            surroundings_spend(around);
     }
     return answer;
 }

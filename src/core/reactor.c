@@ -10,9 +10,9 @@
 #define STALE_LIMIT 64
 #define STALE_TURNS 256
 
-int reactor_init(struct reactor *reactor, const rouse_allocator *allocator)
+int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocator *allocator)
 {
-    *reactor = (struct reactor){.waiting_until_ns = INT64_MIN};
+    *reactor = (struct reactor){.waiting_until_ns = INT64_MIN, .owner = owner};
     atomic_u32_init(&reactor->woken, 0);
     wheel_init(&reactor->wheel, os_now());
     return backend_open(&reactor->backend, allocator);
@@ -137,7 +137,7 @@ int64_t reactor_next_timer(struct reactor *reactor)
 
 struct leaving {
     struct reactor *reactor;
-    void (*report)(struct slot *slot, void *context);
+    reactor_report_function *report;
     void *context;
 };
 
@@ -148,13 +148,15 @@ static void detach_slot(struct slot *slot, uintptr_t handle, void *context)
         lock_release(&slot->lock);
         return;
     }
+    unsigned traits = slot->traits;
+    const char *site = slot->site;
     waker_map_detach(slot, false);
-    if (leaving->report)
-        leaving->report(slot, leaving->context);
     wake_detached(slot, handle);
+    if (leaving->report)
+        leaving->report(traits, site, leaving->context);
 }
 
-void reactor_fini(struct reactor *reactor, void (*report)(struct slot *slot, void *context), void *context)
+void reactor_fini(struct reactor *reactor, reactor_report_function *report, void *context)
 {
     struct leaving leaving = {reactor, report, context};
     if (!reactor->backend)

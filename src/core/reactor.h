@@ -18,6 +18,7 @@
 struct reactor {
     struct lock turn;         /* the right to wait or sweep */
     struct backend *backend;  /* the kernel's set */
+    const void *owner;        /* the runtime it belongs to; only compared */
     struct lock timer_lock;   /* the wheel and waiting_until_ns */
     struct wheel wheel;       /* timers armed here */
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
@@ -27,11 +28,14 @@ struct reactor {
     struct backend_event events[REACTOR_EVENTS]; /* holder of `turn` */
 };
 
-int reactor_init(struct reactor *reactor, const rouse_allocator *allocator);
+int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocator *allocator);
+
+/* What was still attached when a reactor ended: enum slot_trait and the site. Called with no lock held. */
+typedef void reactor_report_function(unsigned traits, const char *site, void *context);
 
 /* Nothing waits or will be armed any more. Timers that are still armed are let go and their waiters woken; attached slots
  * are detached, and reported if report is not NULL. */
-void reactor_fini(struct reactor *reactor, void (*report)(struct slot *slot, void *context), void *context);
+void reactor_fini(struct reactor *reactor, reactor_report_function *report, void *context);
 
 /* One turn, by the holder of `turn`: waits until the deadline, the first timer, an event or reactor_wake; then dispatches
  * and expires. A deadline in the past does not wait. Answers how many events and timers there were. */

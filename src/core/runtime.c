@@ -5,6 +5,8 @@
 #define STACK_BYTES_DEFAULT ((size_t)64 * 1024)
 /* How long a shutdown goes on looking after its time is up: cancelled tasks whose shields have just ended need to run. */
 #define SHUTDOWN_LAST_LOOK_NS ROUSE_MS(100)
+/* The longest sleep between two looks at what is left. */
+#define SHUTDOWN_LOOK_NS ROUSE_MS(5)
 /* The first pause between two rounds of cancelling. */
 #define SHUTDOWN_ROUND_NS ROUSE_MS(5)
 
@@ -83,7 +85,7 @@ static int build_parts(struct rouse_runtime *runtime)
 {
     int status = spawner_init(&runtime->spawner, &runtime->allocator);
     for (unsigned i = 0; status == ROUSE_OK && i < runtime->reactors; i++)
-        status = reactor_init(&runtime->reactor[i], &runtime->allocator);
+        status = reactor_init(&runtime->reactor[i], runtime, &runtime->allocator);
     for (unsigned i = 0; status == ROUSE_OK && i < runtime->workers; i++) {
         struct worker *worker = &runtime->worker[i];
         worker_init(worker, runtime, i, &runtime->reactor[i % runtime->reactors]);
@@ -201,7 +203,9 @@ static bool run_down(struct rouse_runtime *runtime, int64_t deadline_ns)
             round_ns = rouse_after(pause_ns);
             pause_ns *= 2;
         }
-        int64_t until_ns = round_ns < deadline_ns ? round_ns : deadline_ns;
+        int64_t until_ns = now_ns + SHUTDOWN_LOOK_NS; /* an ending may have been missed, see spawner.c */
+        if (until_ns > deadline_ns)
+            until_ns = deadline_ns;
         if (!single)
             os_wait_on((const uint32_t *)(const void *)&spawner->endings, endings, until_ns);
         else
@@ -235,10 +239,10 @@ static void report_tasks(struct rouse_runtime *runtime, struct reporting *to)
         slab_walk(runtime->worker[i].slab, task_acquire_live, report_task, to);
 }
 
-static void report_stream(struct slot *slot, void *context)
+static void report_stream(unsigned traits, const char *site, void *context)
 {
     struct reporting *to = context;
-    rouse_leftover leftover = {"stream", slot->traits & SLOT_LISTENER ? "listener" : "socket", slot->site};
+    rouse_leftover leftover = {"stream", traits & SLOT_LISTENER ? "listener" : "socket", site};
     if (to->report)
         to->report(to->context, &leftover);
 }
@@ -310,75 +314,15 @@ void rouse_runtime_abandon(rouse_runtime *runtime)
     }
 }
 
-/* ---- current and default ---- */
-
-static struct {
-    struct lock lock;   /* making and ending */
-    atomic_ptr runtime; /* the default runtime, or NULL; RELEASE after making, ACQUIRE in use */
-} the_default;
-
 rouse_runtime *rouse_runtime_current(void)
 {
     struct local *local = local_current();
     return local ? runtime_of_scheduler(local->scheduler) : NULL;
 }
 
-rouse_runtime *rouse_runtime_default(void)
-{
-    rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
-    if (runtime)
-        return runtime;
-    lock_acquire(&the_default.lock);
-    runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
-    if (!runtime && rouse_runtime_new(&runtime, NULL) == ROUSE_OK)
-        atomic_ptr_store(&the_default.runtime, runtime, RELEASE);
-    lock_release(&the_default.lock);
-    return runtime;
-}
-
-int rouse_default_shutdown(int64_t timeout_ns)
-{
-    int status = ROUSE_OK;
-    lock_acquire(&the_default.lock);
-    rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
-    if (runtime) {
-        if (!runtime_is_forked(runtime))
-            status = rouse_runtime_shutdown(runtime, timeout_ns, NULL, NULL);
-        else
-            rouse_runtime_abandon(runtime);
-        if (status == ROUSE_OK)
-            atomic_ptr_store(&the_default.runtime, NULL, RELEASE);
-    }
-    lock_release(&the_default.lock);
-    return status;
-}
-
-struct rouse_runtime *runtime_choose(rouse_runtime *runtime)
-{
-    if (runtime)
-        return runtime;
-    runtime = rouse_runtime_current();
-    return runtime ? runtime : rouse_runtime_default();
-}
-
 bool runtime_is_forked(const struct rouse_runtime *runtime)
 {
     return runtime->spawner.process != os_process();
-}
-
-bool runtime_default_is_forked(void)
-{
-    const struct rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
-    return runtime && runtime_is_forked(runtime);
-}
-
-struct reactor *local_reactor(void)
-{
-    struct local *local = local_current();
-    if (local)
-        return local->reactor;
-    rouse_runtime *runtime = rouse_runtime_default();
-    return runtime ? &runtime->reactor[0] : NULL;
 }
 
 /* ---- driving from another loop ---- */
@@ -394,7 +338,7 @@ int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns)
     if (!executor_single_try_seat(runtime))
         return ROUSE_BUSY;
     size_t polls = executor_single_turn(runtime, deadline_ns);
-    executor_single_leave_seat(runtime);
+    executor_single_end_turn(runtime);
     return (int)polls;
 }
 

@@ -55,14 +55,18 @@ static inline bool runtime_is_single(const struct rouse_runtime *runtime)
     return runtime->executor == ROUSE_EXECUTOR_SINGLE;
 }
 
-/* The runtime that a call with NULL means: the current one, else the default one; NULL if that cannot be made. */
-struct rouse_runtime *runtime_choose(rouse_runtime *runtime);
-
-/* Does it belong to the parent of this process? And the default one, if there is one? */
+/* Does it belong to the parent of this process? */
 bool runtime_is_forked(const struct rouse_runtime *runtime);
-bool runtime_default_is_forked(void);
 
-/* await.c: makes a task of `runtime` (NULL: the current or default one is chosen), without a place yet; and gives it one. */
+/* default.c: *runtime NULL becomes the current or the default runtime, which lives at least until runtime_return gets what
+ * *runtime was before. Errors: NO_MEMORY, SHUTTING_DOWN, FORKED. */
+int runtime_borrow(rouse_runtime **runtime);
+void runtime_return(const rouse_runtime *given);
+/* For a plain thread that is going to wait, somewhere inside, on the default runtime. */
+int default_borrow(void);
+void default_return(void);
+
+/* await.c: makes a task of a runtime, without a place yet; and gives it one. */
 struct made_task {
     struct rouse_runtime *runtime; /* whose task it is */
     struct worker *worker;         /* of that runtime, that this thread is; NULL: none */
@@ -70,7 +74,8 @@ struct made_task {
 };
 int runtime_make(struct made_task *made, rouse_runtime *runtime, const struct spawn_request *request);
 void runtime_place(const struct made_task *made, rouse_task *task); /* `task` gets the handle; NULL: detached */
-int runtime_spawn(rouse_task *task, rouse_runtime *runtime, const struct spawn_request *request); /* both */
+/* Both; the runtime may be NULL, as in runtime_borrow. */
+int runtime_spawn(rouse_task *task, rouse_runtime *runtime, const struct spawn_request *request);
 
 /* overflow.c: naming the fiber whose stack overflowed. */
 int overflow_report_enable(struct rouse_runtime *runtime);
@@ -98,5 +103,6 @@ size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns);
 void executor_single_watch(struct rouse_runtime *runtime); /* somebody waits for the descriptor from now on */
 bool executor_single_try_seat(struct rouse_runtime *runtime);
 void executor_single_leave_seat(struct rouse_runtime *runtime);
+void executor_single_end_turn(struct rouse_runtime *runtime); /* the same, by the foreign loop itself */
 
 #endif

@@ -50,8 +50,9 @@ void spawner_count_completion(struct spawner *spawner, struct spawn_counts *coun
         count(&spawner->outside_counts.completed);
         lock_release(&spawner->outside_lock);
     }
-    /* SEQ_CST pairs with the store in spawner_close: either this sees it closed, or shutdown sees the count. */
-    if (atomic_u32_load(&spawner->closed, SEQ_CST)) {
+    /* ACQUIRE pairs with spawner_close. Without a fence this may miss a close that is just happening, and the count be
+     * missed by it; a fence for each completion is dearer than that shutdown looks again every few milliseconds. */
+    if (atomic_u32_load(&spawner->closed, ACQUIRE)) {
         atomic_u32_add(&spawner->endings, 1, RELEASE);
         os_wake_all((const uint32_t *)(const void *)&spawner->endings);
     }
@@ -104,7 +105,7 @@ int spawner_make(struct spawner *spawner, struct slab *slab, struct spawn_counts
 void spawner_close(struct spawner *spawner)
 {
     lock_acquire(&spawner->outside_lock);
-    atomic_u32_store(&spawner->closed, 1, SEQ_CST); /* pairs with is_closed and spawner_count_completion */
+    atomic_u32_store(&spawner->closed, 1, RELEASE); /* pairs with is_closed and spawner_count_completion */
     lock_release(&spawner->outside_lock);
 }
 

@@ -62,6 +62,17 @@ void surroundings_pend(struct surroundings *around, const rouse_waker *waker)
         rouse_waker_wake_by_ref(waker);
 }
 
+/* A task that has used its budget up is made to yield: an operation that is always ready must not keep the others, nor its
+ * own deadline, from being looked at. */
+ptrdiff_t surroundings_yield(struct surroundings *around, const rouse_waker *waker)
+{
+    around->budget = 0;
+    around->budget_ended = true;
+    around->shielded |= around->top != NULL; /* being woken already, it is polled again before anything is decided */
+    rouse_waker_wake_by_ref(waker);
+    return ROUSE_PENDING;
+}
+
 int64_t surroundings_deadline(const struct surroundings *around)
 {
     return around->top ? around->top->effective_ns : ROUSE_NEVER;

@@ -57,6 +57,17 @@ static inline void surroundings_begin(struct surroundings *around)
     around->budget_ended = false;
 }
 
+/* One operation of the budget is used up. Operations nest (a user's stream polls others with the same context), so the
+ * budget may be spent before the outer one is done. */
+static inline void surroundings_spend(struct surroundings *around)
+{
+    if (around->budget > 0)
+        around->budget--;
+}
+
+/* The budget is spent: the task is woken at once and must answer pending, so that others run. */
+ptrdiff_t surroundings_yield(struct surroundings *around, const rouse_waker *waker);
+
 /* OK, or why every waiting call must fail now: CANCELLED or TIMED_OUT. */
 int surroundings_status(struct surroundings *around);
 

@@ -18,6 +18,9 @@ static unsigned wanted(const struct slot *slot)
 static int insert(struct slot *slot, struct channel *channel, struct wait_node *node, rouse_waker *waker,
                   struct reactor *reactor)
 {
+    /* Attached to another runtime's reactor, which perhaps nobody drives: it moves here unless somebody waits there. */
+    if (slot->reactor && slot->reactor->owner != reactor->owner && !wanted(slot))
+        waker_map_detach(slot, false);
     if (!slot->reactor) {
         int status = backend_attach(reactor->backend, &slot->source, registry_handle(slot));
         if (status != ROUSE_OK)
@@ -177,6 +180,24 @@ static void set_ready(struct channel *channel)
 {
     channel->ready = true;
     channel->tick++;
+}
+
+void waker_map_rouse(uintptr_t handle)
+{
+    struct wait_batch batch = {.count = 0};
+    bool first = true, more = true;
+    while (more) {
+        struct slot *slot = registry_acquire(handle);
+        if (!slot)
+            break;
+        if (first)
+            set_ready(&slot->read);
+        first = false;
+        fire_channel(&slot->read, true, &batch);
+        more = wait_batch_is_full(&batch);
+        lock_release(&slot->lock);
+        wait_batch_wake(&batch);
+    }
 }
 
 bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channels)

@@ -44,6 +44,9 @@ void waker_map_cancel(uintptr_t handle, unsigned channel, struct wait_node *node
 /* The reactor's part: an event for a token. False if no open slot of this reactor has it. */
 bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channels);
 
+/* As if an event had come for reading: wakes everybody who waits for it. */
+void waker_map_rouse(uintptr_t handle);
+
 /* Closes a handle: wakes everybody, detaches, and gives the descriptor to the system, or back through *kept if it is not
  * NULL. CLOSED; BUSY (only when kept is wanted) while another call is inside. */
 int waker_map_close(uintptr_t handle, os_handle *kept);

@@ -219,8 +219,10 @@ void worker_poll_kernel(struct worker *worker)
 static struct task_cell *maintain(struct worker *worker)
 {
     worker_poll_kernel(worker);
-    int64_t now_ns = worker->local.now_ns, passed_ns = now_ns - worker->maintained_ns + 1;
+    int64_t now_ns = worker->local.now_ns, passed_ns = now_ns - worker->maintained_ns;
     worker->maintained_ns = now_ns;
+    if (passed_ns < 1)
+        passed_ns = 1; /* readings of different threads may differ by a little */
     uint64_t fitting = (uint64_t)(worker->interval * MAINTENANCE_NS / passed_ns);
     worker->interval = fitting < 2 ? 2 : fitting > MAINTENANCE_POLLS ? MAINTENANCE_POLLS : (uint32_t)fitting;
     worker->until_maintenance = worker->interval;
@@ -337,13 +339,13 @@ enum worker_step worker_step(struct worker *worker)
 
 /* ---- sleeping ---- */
 
-/* After announcing the sleep: is there anything for this worker, or, for the last searcher, anything to steal? */
-static bool sees_work(struct worker *worker, bool was_last_searcher)
+/* After announcing the sleep: is there anything for this worker, or, if nobody searches, anything to steal? */
+static bool sees_work(struct worker *worker, bool nobody_searches)
 {
     struct rouse_runtime *runtime = worker->runtime;
     if (worker_has_work(worker))
         return true;
-    if (!was_last_searcher)
+    if (!nobody_searches)
         return false;
     for (unsigned i = 0; i < runtime->workers; i++)
         if (!ring_is_empty(&runtime->worker[i].ring))
@@ -464,8 +466,8 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
     bool was_searching = worker->searching, ended = false;
     worker->searching = false;
     advance_tick(worker);
-    bool was_last_searcher = idle_sleep(idle, worker->index, was_searching);
-    ended = sees_work(worker, was_last_searcher) || is_stopping(worker);
+    bool nobody_searches = idle_sleep(idle, worker->index, was_searching);
+    ended = sees_work(worker, nobody_searches) || is_stopping(worker);
     while (!ended) {
         bool sentinel = runtime->workers > 1 && become_sentinel(worker);
         int64_t alarm_ns = sentinel ? rouse_after(worker->sweep_interval_ns) : ROUSE_NEVER;

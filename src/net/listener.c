@@ -185,10 +185,9 @@ int rouse_serve(rouse_listener *listener, rouse_fiber_function *serve)
         if (status == ROUSE_OK)
             continue;
         rouse_close(peer);
-        if (status == ROUSE_NOT_IN_FIBER || status == ROUSE_UNBALANCED || status == ROUSE_SHUTTING_DOWN)
+        /* Memory or stacks have run out: this peer is turned away, the next may do better. Anything else stays so. */
+        if (status != ROUSE_NO_MEMORY && status != ROUSE_LIMIT)
             break;
-        /* Memory or stacks have run out, or the scope was cancelled: the peer is turned away, which the next accept
-         * notices in the second case. */
     }
     rouse_listener_close(listener);
     return status;

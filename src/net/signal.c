@@ -38,8 +38,8 @@ static int open_event(void)
     int status = os_event_open(&signals.event);
     if (status != ROUSE_OK)
         return status;
-    status = stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_BROADCAST, SLOT_SHARED,
-                         ROUSE_HERE);
+    status =
+        stream_make(&signals.stream, signals.event.readable, OS_KIND_OTHER, SLOT_BROADCAST, SLOT_SHARED, ROUSE_HERE);
     if (status != ROUSE_OK) {
         os_event_close(&signals.event);
         return status;
@@ -49,32 +49,34 @@ static int open_event(void)
     return ROUSE_OK;
 }
 
-/* Handlers may still run on other threads, and waiters be inside a call: the descriptor must not be another's by then. In a
+/* The stream, and with it the readable end, is for the caller to close with no lock held: that wakes waiters.
+ * Handlers may still run on other threads, and waiters be inside a call: the descriptor must not be another's by then. In a
  * forked child those threads are gone, whatever their count says. */
-static void close_event(void)
+static rouse_stream *close_event(void)
 {
     atomic_u32_store(&signals.is_open, 0, SEQ_CST);
     while (signals.process == os_process() && atomic_u32_load(&signals.inside, SEQ_CST) != 0)
         os_thread_yield();
     if (signals.event.notify != signals.event.readable)
         (void)os_close(signals.event.notify);
-    rouse_close(signals.stream); /* and with it the readable end, once nobody is inside */
+    rouse_stream *stream = signals.stream;
     signals.stream = NULL;
+    return stream;
 }
 
-/* Under the lock. Puts back those of `which` that are installed. */
-static void restore(int which)
+/* Under the lock. Puts back those of `which` that are installed; answers a stream to close after the lock, or NULL. */
+static rouse_stream *restore(int which)
 {
     for (int signal = 1; signal <= SIGNALS_ALL; signal *= 2)
         if (signals.installed & which & signal)
             os_signal_restore(signal);
-    if (signals.installed && !(signals.installed &= ~which))
-        close_event();
+    return signals.installed && !(signals.installed &= ~which) ? close_event() : NULL;
 }
 
 static int install(int wanted)
 {
     int status = ROUSE_OK, added = 0;
+    rouse_stream *ended = NULL;
     lock_acquire(&signals.lock);
     if (!signals.installed)
         status = open_event();
@@ -90,10 +92,12 @@ static int install(int wanted)
         added |= signal;
     }
     if (status != ROUSE_OK && signals.stream && !signals.installed)
-        close_event();
+        ended = close_event();
     else if (status != ROUSE_OK)
-        restore(added);
+        ended = restore(added);
     lock_release(&signals.lock);
+    if (ended)
+        rouse_close(ended);
     return status;
 }
 
@@ -110,8 +114,10 @@ int rouse_signal_catch(int wanted)
 void rouse_signal_restore(void)
 {
     lock_acquire(&signals.lock);
-    restore(SIGNALS_ALL);
+    rouse_stream *ended = restore(SIGNALS_ALL);
     lock_release(&signals.lock);
+    if (ended)
+        rouse_close(ended);
 }
 
 struct signal_op {
@@ -132,6 +138,13 @@ static int take_mark(int wanted)
             atomic_u32_and(&signals.marks, ~(uint32_t)signal, SEQ_CST) & (uint32_t)signal)
             return signal;
     return 0;
+}
+
+/* A notification that is cleared here may have been meant for another waiter, which the reactor has not told yet. */
+static void clear_event(const struct signal_op *wait, os_handle readable)
+{
+    if (os_event_fills() && os_event_clear(&(os_event){readable, readable}))
+        waker_map_rouse(wait->handle);
 }
 
 /* The event is cleared before the marks are looked at, so that a signal in between makes it readable again. Waiters for
@@ -161,7 +174,7 @@ static ptrdiff_t signal_poll(rouse_op *op, rouse_context *context)
         if (status != ROUSE_OK)
             return status;
         os_handle readable = call.slot->source.handle; /* of this wait, whatever was opened since */
-        os_event_clear(&(os_event){readable, readable});
+        clear_event(wait, readable);
         signal = take_mark(wait->wanted);
         status = waker_map_end(&call, signal ? CALL_PROGRESS : CALL_BLOCKED, &wait->node, &context->waker);
         if (signal)

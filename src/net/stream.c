@@ -158,12 +158,10 @@ static ptrdiff_t move_all(struct io_op *io, unsigned channel, attempt_function *
             return report_done(io, at_end);
         io->moved += (size_t)count;
         /* Each piece is an operation's worth: a peer that is always ready must not hold the worker. */
-        if (around && io->moved < io->length && around->budget-- <= 1) {
-            around->budget = 0;
-            around->budget_ended = true;
-            around->shielded |= around->top != NULL;
-            rouse_waker_wake_by_ref(&context->waker);
-            return ROUSE_PENDING;
+        if (around && io->moved < io->length) {
+            surroundings_spend(around);
+            if (around->budget == 0)
+                return surroundings_yield(around, &context->waker);
         }
     }
     return report_done(io, ROUSE_OK);

@@ -127,7 +127,10 @@ typedef struct os_event {
 int os_event_open(os_event *event);
 void os_event_close(os_event *event);
 void os_event_notify(const os_event *event);
-void os_event_clear(const os_event *event);
+/* os_event_clear: not readable any more, until the next notification; answers whether it was. Where an event counts instead
+ * of filling up, os_event_fills is false: each notification is an edge, and nobody need clear it. */
+bool os_event_fills(void);
+bool os_event_clear(const os_event *event);
 
 /* Installs `handler` for one signal of enum rouse_signal, remembering what was there; restore puts it back. The handler
  * is called with the rouse_signal value and errno is kept around it. One caller at a time. */

@@ -62,13 +62,25 @@ void os_event_notify(const os_event *event)
     errno = before;
 }
 
-void os_event_clear(const os_event *event)
+bool os_event_fills(void)
+{
+#if defined(__linux__)
+    return false; /* eventfd: 2^64 - 2 notifications */
+#else
+    return true; /* a pipe */
+#endif
+}
+
+bool os_event_clear(const os_event *event)
 {
     char bytes[64];
     ssize_t count;
-    do
+    bool took = false;
+    do {
         count = read(os_descriptor(event->readable), bytes, sizeof bytes);
-    while (count == (ssize_t)sizeof bytes || (count < 0 && errno == EINTR));
+        took = took || count > 0;
+    } while (count == (ssize_t)sizeof bytes || (count < 0 && errno == EINTR));
+    return took;
 }
 
 /* ---- signals ---- */

@@ -1,0 +1,110 @@
+/* The default runtime: what plain threads use when they name none. Made on first use, ended by rouse_default_shutdown or when
+ * the process ends.
+ *
+ * Nobody holds a pointer to it on behalf of those threads, so they borrow it: the count of borrowers and the mark that it is
+ * ending are one word. A shutdown begins only when nobody borrows it, and nobody can while one is in progress. */
+#include "core/runtime.h"
+
+#define ENDING (SIZE_MAX / 2 + 1)
+
+static struct {
+    struct lock lock;    /* making */
+    atomic_ptr runtime;  /* the default runtime, or NULL; RELEASE after making, ACQUIRE in use */
+    atomic_size borrows; /* threads inside a call that uses it; ENDING while it is shut down */
+    bool ends_at_exit;   /* end_at_exit is registered with the system */
+} the_default;
+
+static void end_at_exit(void)
+{
+    rouse_default_shutdown(0);
+}
+
+rouse_runtime *rouse_runtime_default(void)
+{
+    rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
+    if (runtime)
+        return runtime;
+    lock_acquire(&the_default.lock);
+    runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
+    if (!runtime && rouse_runtime_new(&runtime, NULL) == ROUSE_OK) {
+        atomic_ptr_store(&the_default.runtime, runtime, RELEASE);
+        if (!the_default.ends_at_exit)
+            the_default.ends_at_exit = os_at_exit(end_at_exit) == ROUSE_OK;
+    }
+    lock_release(&the_default.lock);
+    return runtime;
+}
+
+int rouse_default_shutdown(int64_t timeout_ns)
+{
+    size_t nobody = 0;
+    int status = ROUSE_OK;
+    rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
+    if (!runtime)
+        return ROUSE_OK;
+    if (runtime_is_forked(runtime)) {
+        /* The parent's borrowers are not in this process. */
+        rouse_runtime_abandon(runtime);
+        atomic_size_store(&the_default.borrows, 0, RELEASE);
+        atomic_ptr_store(&the_default.runtime, NULL, RELEASE);
+        return ROUSE_OK;
+    }
+    /* ACQ_REL pairs with default_borrow: its users are done, and new ones see ENDING. */
+    if (!atomic_size_cas(&the_default.borrows, &nobody, ENDING, ACQ_REL, RELAXED))
+        return ROUSE_BUSY;
+    runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
+    if (runtime)
+        status = rouse_runtime_shutdown(runtime, timeout_ns, NULL, NULL);
+    if (status == ROUSE_OK)
+        atomic_ptr_store(&the_default.runtime, NULL, RELEASE);
+    atomic_size_sub(&the_default.borrows, ENDING, RELEASE);
+    return status;
+}
+
+int default_borrow(void)
+{
+    const rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
+    if (runtime && runtime_is_forked(runtime))
+        return ROUSE_FORKED;
+    if (!(atomic_size_add(&the_default.borrows, 1, ACQ_REL) & ENDING)) /* with rouse_default_shutdown */
+        return ROUSE_OK;
+    atomic_size_sub(&the_default.borrows, 1, RELAXED);
+    return ROUSE_SHUTTING_DOWN;
+}
+
+void default_return(void)
+{
+    atomic_size_sub(&the_default.borrows, 1, RELEASE); /* with rouse_default_shutdown */
+}
+
+int runtime_borrow(rouse_runtime **runtime)
+{
+    if (*runtime)
+        return ROUSE_OK;
+    *runtime = rouse_runtime_current();
+    if (*runtime)
+        return ROUSE_OK;
+    int status = default_borrow();
+    if (status != ROUSE_OK)
+        return status;
+    *runtime = rouse_runtime_default();
+    if (*runtime)
+        return ROUSE_OK;
+    default_return();
+    return ROUSE_NO_MEMORY;
+}
+
+void runtime_return(const rouse_runtime *given)
+{
+    if (!given && !os_current())
+        default_return();
+}
+
+struct reactor *local_reactor(void)
+{
+    struct local *local = local_current();
+    if (local)
+        return local->reactor;
+    rouse_runtime *runtime = rouse_runtime_default();
+    return runtime ? &runtime->reactor[0] : NULL;
+}
