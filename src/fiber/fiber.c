@@ -81,8 +81,10 @@ static __attribute__((noinline, no_sanitize_address, no_sanitize_thread)) int ca
     int value = fiber->function(own);
     if (around->top == root && around->scope == outermost)
         return value;
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0), low = (uintptr_t)fiber->stack->low;
+    annotation_stack_keep((void *)low, here - low);
     volatile char *space = __builtin_alloca(here - lowest_open(fiber, root, outermost, here) + 256);
+    annotation_stack_keep((void *)low, here - low);
     space[0] = 0;
     close_what_is_open(around, root, outermost);
     return ROUSE_UNBALANCED;
