@@ -76,7 +76,7 @@ typedef intptr_t os_handle;
 
 /* What a descriptor is, as far as reading and writing it differs. */
 enum os_kind {
-    OS_KIND_STREAM_SOCKET, /* a byte stream whose short counts mean "drained": TCP */
+    OS_KIND_STREAM_SOCKET, /* a byte stream whose short counts mean "drained": plain TCP */
     OS_KIND_OTHER_SOCKET,  /* recv and send work, short counts prove nothing */
     OS_KIND_OTHER          /* read and write; writes may raise SIGPIPE, which is kept from the caller */
 };

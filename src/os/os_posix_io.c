@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -21,6 +22,10 @@
 
 #if !defined(MSG_NOSIGNAL)
 #define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on every socket instead */
+#endif
+
+#if defined(__linux__) && !defined(TCP_ULP)
+#define TCP_ULP 31
 #endif
 
 #define PIECES_MAX 1024 /* IOV_MAX of every system in question */
@@ -50,6 +55,19 @@ static int socket_family(int descriptor)
 #endif
 }
 
+/* Does the kernel put a protocol of its own over TCP, as for TLS? Then reads end with each record. */
+static bool has_upper_layer(int descriptor)
+{
+#if defined(__linux__)
+    char name[16];
+    socklen_t length = sizeof name;
+    return getsockopt(descriptor, IPPROTO_TCP, TCP_ULP, name, &length) == 0 && length > 0;
+#else
+    (void)descriptor;
+    return false;
+#endif
+}
+
 /* Plain TCP only: a stream of another protocol, or of Unix, where messages may carry descriptors and credentials, gives
  * short counts with more to come. */
 static bool is_tcp(int descriptor)
@@ -58,10 +76,10 @@ static bool is_tcp(int descriptor)
     if (socket_number(descriptor, SO_TYPE) != SOCK_STREAM || (family != AF_INET && family != AF_INET6))
         return false;
 #if defined(SO_PROTOCOL)
-    return socket_number(descriptor, SO_PROTOCOL) == IPPROTO_TCP;
-#else
-    return true;
+    if (socket_number(descriptor, SO_PROTOCOL) != IPPROTO_TCP)
+        return false;
 #endif
+    return !has_upper_layer(descriptor);
 }
 
 int os_handle_kind(os_handle handle, enum os_kind *kind)

@@ -1,6 +1,8 @@
 /* Descriptors of others: what can be adopted, what is refused, readiness on its own, and giving back. */
 #include "support/io.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/wait.h>
@@ -260,3 +262,54 @@ TEST(all_that_a_child_wrote_to_its_terminal_is_read)
         assert_int_equal(status, 0);
     }
 }
+
+#if defined(TCP_ULP)
+#define TLS_LEVEL 282 /* SOL_TLS */
+#define TLS_SEND  1
+#define TLS_READ  2
+
+/* A key of zeros for AES-128-GCM under TLS 1.2: struct tls12_crypto_info_aes_gcm_128. */
+static bool start_tls(int descriptor, int side)
+{
+    const struct {
+        uint16_t version, cipher;
+        unsigned char secrets[8 + 16 + 4 + 8];
+    } keys = {.version = 0x0303, .cipher = 51};
+    return setsockopt(descriptor, TLS_LEVEL, side, &keys, sizeof keys) == 0;
+}
+
+/* Reads end with each record: two that came together are not one short count and nothing after it. */
+static int read_records(void *ends)
+{
+    char data[64];
+    rouse_stream *stream = adopted(((int *)ends)[0]);
+    rouse_deadline deadline = {{0}};
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_read(stream, data, sizeof data), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    test_send_all(((int *)ends)[1], "one", 3);
+    test_send_all(((int *)ends)[1], "two", 3);
+    for (size_t total = 0; total < 6;) {
+        ptrdiff_t count = rouse_read(stream, data, sizeof data);
+        require(count > 0);
+        total += (size_t)count;
+    }
+    return rouse_close(stream);
+}
+
+TEST(records_of_the_kernels_tls_are_all_read)
+{
+    int ends[2];
+    rouse_options options = flavour(0);
+    test_tcp_pair(ends);
+    for (int i = 0; i < 2; i++)
+        if (setsockopt(ends[i], IPPROTO_TCP, TCP_ULP, "tls", sizeof "tls") != 0 ||
+            !start_tls(ends[i], i == 0 ? TLS_READ : TLS_SEND)) {
+            test_close(ends[0]);
+            test_close(ends[1]);
+            skip(); /* the kernel does no TLS */
+        }
+    assert_int_equal(rouse_run(read_records, ends, &options), ROUSE_OK);
+    test_close(ends[1]);
+}
+#endif
