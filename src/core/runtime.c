@@ -1,4 +1,5 @@
 #include "core/runtime.h"
+#include "core/options.h"
 #include <string.h>
 
 #define WORKERS_MAX         1024
@@ -12,15 +13,13 @@
 
 /* ---- making ---- */
 
-/* The options with defaults filled in; tolerates a caller whose struct is older, and so smaller. */
+/* The options with defaults filled in, and checked. */
 static int complete_options(rouse_options *full, const rouse_options *given)
 {
     *full = (rouse_options)ROUSE_OPTIONS_INIT;
-    if (given) {
-        if (given->size < offsetof(rouse_options, executor) + sizeof(int))
-            return ROUSE_INVALID;
-        memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
-    }
+    int status = options_complete(full, sizeof *full, given, offsetof(rouse_options, executor) + sizeof(int));
+    if (status != ROUSE_OK)
+        return status;
     bool single = full->executor == ROUSE_EXECUTOR_SINGLE;
     if (full->executor < 0 || full->executor > ROUSE_EXECUTOR_SINGLE)
         return ROUSE_INVALID;

@@ -87,6 +87,13 @@ static inline struct surroundings *surroundings_current(void)
     return local ? local->around : NULL;
 }
 
+/* Those of the fiber that runs on this thread; NULL outside of fibers. */
+static inline struct surroundings *surroundings_of_fiber(void)
+{
+    struct surroundings *around = surroundings_current();
+    return around && around->suspend ? around : NULL;
+}
+
 /* Those of the task that a context belongs to, or NULL for a context made by hand. */
 static inline struct surroundings *surroundings_of(const rouse_context *context)
 {

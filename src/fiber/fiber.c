@@ -1,6 +1,7 @@
 /* A fiber is a task whose state is a stack and the context it was left with. Its poll function switches to that stack and
  * comes back when the fiber waits or ends. */
 #include "core/op.h"
+#include "core/options.h"
 #include "core/runtime.h"
 #include "core/scope.h"
 #include "fiber/annotate.h"
@@ -219,13 +220,9 @@ struct fiber_request {
 static int complete_options(rouse_fiber_options *full, const rouse_fiber_options *given)
 {
     *full = (rouse_fiber_options)ROUSE_FIBER_OPTIONS_INIT;
-    if (!given)
-        return ROUSE_OK;
-    if (given->size < offsetof(rouse_fiber_options, name))
-        return ROUSE_INVALID;
-    memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
+    int status = options_complete(full, sizeof *full, given, offsetof(rouse_fiber_options, name));
     unsigned known = ROUSE_FIBER_MIGRATES | ROUSE_FIBER_UNGUARDED;
-    return full->flags & ~known ? ROUSE_INVALID : ROUSE_OK;
+    return status == ROUSE_OK && full->flags & ~known ? ROUSE_INVALID : status;
 }
 
 static int acquire_stack(struct rouse_runtime *runtime, const rouse_fiber_options *options, struct stack **stack)
@@ -307,15 +304,9 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
     return status;
 }
 
-static struct surroundings *current_fiber(void)
-{
-    struct surroundings *around = surroundings_current();
-    return around && around->suspend ? around : NULL;
-}
-
 int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options, const char *site)
 {
-    struct surroundings *around = current_fiber();
+    struct surroundings *around = surroundings_of_fiber();
     if (!around)
         return ROUSE_NOT_IN_FIBER;
     if (!around->scope)
@@ -371,12 +362,12 @@ int fiber_spawn_main(rouse_task *task, rouse_runtime *runtime, rouse_fiber_funct
 
 void *rouse_result(void)
 {
-    struct surroundings *around = current_fiber();
+    struct surroundings *around = surroundings_of_fiber();
     struct fiber *fiber = around ? CONTAINER_OF(around, struct fiber, around) : NULL;
     return fiber && fiber->result_bytes ? result_of(fiber) : NULL;
 }
 
 int rouse_in_fiber(void)
 {
-    return current_fiber() != NULL;
+    return surroundings_of_fiber() != NULL;
 }

@@ -8,15 +8,9 @@
 /* How long detached tasks may take to notice that rouse_run ends. */
 #define RUN_SHUTDOWN_NS ROUSE_S(1)
 
-static struct surroundings *current_fiber(void)
-{
-    struct surroundings *around = surroundings_current();
-    return around && around->suspend ? around : NULL;
-}
-
 int rouse_scope_open(rouse_scope *opened)
 {
-    struct surroundings *around = current_fiber();
+    struct surroundings *around = surroundings_of_fiber();
     if (!opened)
         return ROUSE_INVALID;
     if (!around)
@@ -30,7 +24,7 @@ int rouse_scope_open(rouse_scope *opened)
 int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task_type *type, const void *state,
                          const char *site)
 {
-    struct surroundings *around = current_fiber();
+    struct surroundings *around = surroundings_of_fiber();
     struct scope *scope = (struct scope *)(void *)opened;
     if (task)
         task->cell = NULL;
@@ -58,7 +52,7 @@ int rouse_scope_cancel(rouse_scope *opened, int64_t grace_ns)
 
 int rouse_scope_close(rouse_scope *opened)
 {
-    struct surroundings *around = current_fiber();
+    struct surroundings *around = surroundings_of_fiber();
     struct scope *scope = (struct scope *)(void *)opened;
     if (!around)
         return ROUSE_NOT_IN_FIBER;

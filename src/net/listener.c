@@ -1,9 +1,9 @@
 /* Listening and accepting. */
 #include "core/exhaustion.h"
 #include "core/op.h"
+#include "core/options.h"
 #include "core/waker_map.h"
 #include "net/stream.h"
-#include <string.h>
 
 #define BACKLOG_DEFAULT 4096
 /* Connections that fail while they are accepted, in a row, before others are let run. */
@@ -12,12 +12,8 @@
 static int complete_options(rouse_listen_options *full, const rouse_listen_options *given)
 {
     *full = (rouse_listen_options)ROUSE_LISTEN_OPTIONS_INIT;
-    if (!given)
-        return ROUSE_OK;
-    if (given->size < offsetof(rouse_listen_options, backlog) + sizeof(int))
-        return ROUSE_INVALID;
-    memcpy(full, given, given->size < sizeof *full ? given->size : sizeof *full);
-    return full->backlog < 0 ? ROUSE_INVALID : ROUSE_OK;
+    int status = options_complete(full, sizeof *full, given, offsetof(rouse_listen_options, backlog) + sizeof(int));
+    return status == ROUSE_OK && full->backlog < 0 ? ROUSE_INVALID : status;
 }
 
 int rouse_listen_at(rouse_listener **listener, const char *text, const rouse_listen_options *given, const char *site)
