@@ -61,8 +61,7 @@ void scope_cancel(struct scope *scope, int64_t limit_ns)
         bool held = task_acquire_live(&cell->slot);
         lock_release(&scope->lock);
         if (held) {
-            task_cancel(cell);
-            task_wake_by_ref(cell); /* one that was cancelled before must look at the new limit */
+            task_cancel_again(cell); /* the limit of its shields may be a new one */
             task_release(cell);
         }
         lock_acquire(&scope->lock);

@@ -113,11 +113,7 @@ static void cancel_one(struct slab_cell *slot, void *context)
 {
     struct task_cell *cell = (struct task_cell *)(void *)slot;
     (void)context;
-    /* One that was cancelled before must look at the new limit of its shields. */
-    if (task_is_cancelled(cell))
-        task_wake_by_ref(cell);
-    else
-        task_cancel(cell);
+    task_cancel_again(cell); /* the limit of its shields may be a new one */
     task_release(cell);
 }
 

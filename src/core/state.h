@@ -94,6 +94,12 @@ static inline struct state_step state_cancel(size_t word)
     return state_step((word | STATE_CANCELLED | STATE_NOTIFIED) + STATE_REFERENCE, STATE_SUBMIT);
 }
 
+/* The same for a task that may have been asked before: it is woken in any case, to look at a new limit of its shields. */
+static inline struct state_step state_cancel_again(size_t word)
+{
+    return state_wake_by_ref(word & STATE_COMPLETE ? word : word | STATE_CANCELLED);
+}
+
 /* The worker that took the queue entry begins to poll. NOTIFIED becomes RUNNING: a wake from now on asks for another
  * poll. Adding the difference of the two flags is the whole transition, so that no loop is needed. */
 #define STATE_START_DELTA ((size_t)STATE_NOTIFIED - (size_t)STATE_RUNNING)

@@ -87,6 +87,7 @@ void task_drop_result(struct task_cell *cell);
 extern const rouse_waker_table task_waker_table;
 void task_wake_by_ref(struct task_cell *cell);
 void task_cancel(struct task_cell *cell);
+void task_cancel_again(struct task_cell *cell); /* wakes one that was cancelled before */
 bool task_acquire(struct task_cell *cell);      /* false when the count is near its limit */
 bool task_acquire_live(struct slab_cell *slot); /* only if it is referenced at all: for walks */
 void task_release(struct task_cell *cell);

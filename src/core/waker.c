@@ -75,6 +75,11 @@ void task_cancel(struct task_cell *cell)
     apply_in_gate(cell, state_cancel);
 }
 
+void task_cancel_again(struct task_cell *cell)
+{
+    apply_in_gate(cell, state_cancel_again);
+}
+
 bool task_acquire(struct task_cell *cell)
 {
     /* RELAXED: a reference is only made from another one. */

@@ -644,7 +644,7 @@ static int end_slowly(void *state, void *result, rouse_context *context)
             return ROUSE_PENDING;
         }
         require_int(status, ==, ROUSE_CANCELLED);
-        require_int(context->cancelled, !=, 0);
+        require_int(rouse_is_cancelled(), ==, 1); /* perhaps since this poll began */
         end->ending = true;
         rouse_sleep_init(&end->op, rouse_after(ROUSE_MS(3)));
     }
