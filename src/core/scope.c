@@ -72,6 +72,7 @@ void scope_cancel(struct scope *scope, int64_t limit_ns)
 ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker)
 {
     rouse_waker kept = rouse_waker_clone(waker), old = {NULL, NULL};
+    bool uncounted = !kept.table;
     ptrdiff_t answer = ROUSE_PENDING;
     lock_acquire(&scope->lock);
     if (wait_is_waiting(&scope->closer))
@@ -79,17 +80,15 @@ ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker)
     wait_forget(&scope->closer);
     if (scope->children == 0) {
         answer = ROUSE_OK;
-    } else if (kept.table) {
+    } else if (!uncounted) {
         wait_add(&scope->closers, &scope->closer, kept);
         kept = (rouse_waker){NULL, NULL};
     }
     lock_release(&scope->lock);
     rouse_waker_drop(&old);
-    /* A waker that could not be counted cannot wait; looking again is all that is left. */
-    if (answer == ROUSE_PENDING && !kept.table)
-        return answer;
-    if (answer == ROUSE_PENDING)
-        rouse_waker_wake_by_ref(waker);
     rouse_waker_drop(&kept);
+    /* A waker that could not be counted cannot wait, and closing cannot fail: looking again is all that is left. */
+    if (answer == ROUSE_PENDING && uncounted)
+        rouse_waker_wake_by_ref(waker);
     return answer;
 }
