@@ -17,16 +17,14 @@ static void work(void *argument)
 {
     struct worker *worker = argument;
     struct rouse_runtime *runtime = worker->runtime;
-    void *signal_stack = NULL;
-    bool guarded = runtime->reports_overflow && os_fault_thread_enter(&signal_stack) == ROUSE_OK;
+    void *fault_stack = overflow_thread_enter(runtime);
     wait_for_start(runtime);
     worker_enter(worker);
     while (!is_stopping(runtime))
         if (worker_step(worker) == WORKER_IDLE)
             worker_park(worker, ROUSE_NEVER);
     worker_leave(worker);
-    if (guarded)
-        os_fault_thread_leave(signal_stack);
+    overflow_thread_leave(fault_stack);
 }
 
 /* The dedicated poller: waits for the kernel and does nothing else. The tasks it wakes come to the workers from outside. */

@@ -94,6 +94,7 @@ bool executor_single_try_seat(struct rouse_runtime *runtime)
         return false;
     parker_leave_poll(&runtime->worker[0].parker);
     worker_enter(&runtime->worker[0]);
+    runtime->fault_stack = overflow_thread_enter(runtime);
     return true;
 }
 
@@ -111,6 +112,7 @@ static bool is_watched(struct rouse_runtime *runtime)
 static void vacate(struct rouse_runtime *runtime, bool by_the_loop)
 {
     bool watched = is_watched(runtime);
+    overflow_thread_leave(runtime->fault_stack);
     worker_leave(&runtime->worker[0]);
     lock_release(&runtime->seat);
     atomic_fence(SEQ_CST); /* pairs with executor_single_watch: one of the two sees what the other did */

@@ -38,6 +38,17 @@ int overflow_report_enable(struct rouse_runtime *runtime)
     return status;
 }
 
+void *overflow_thread_enter(const struct rouse_runtime *runtime)
+{
+    void *stack = NULL;
+    return runtime->reports_overflow && os_fault_thread_enter(&stack) == ROUSE_OK ? stack : NULL;
+}
+
+void overflow_thread_leave(void *stack)
+{
+    os_fault_thread_leave(stack);
+}
+
 void overflow_report_disable(struct rouse_runtime *runtime)
 {
     lock_acquire(&overflow.lock);

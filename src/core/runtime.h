@@ -34,6 +34,7 @@ struct rouse_runtime {
     atomic_u32 ending;             /* 1: a shutdown is in progress */
     atomic_u32 watched;            /* single-threaded: 1 once the descriptor was asked for */
     struct lock seat;              /* single-threaded: the right to drive; only tried */
+    void *fault_stack;             /* single-threaded: of overflow_thread_enter, of whoever has the seat */
     struct lock seat_lock;         /* of the list */
     struct list_node seat_waiters; /* threads that want to drive: struct thread_waiter */
 };
@@ -80,6 +81,10 @@ int runtime_spawn(rouse_task *task, rouse_runtime *runtime, const struct spawn_r
 /* overflow.c: naming the fiber whose stack overflowed. */
 int overflow_report_enable(struct rouse_runtime *runtime);
 void overflow_report_disable(struct rouse_runtime *runtime);
+/* Around a thread's work for a runtime: the handler needs a stack of its own. NULL: the report is not wanted, the thread
+ * had such a stack, or there is none to be had. */
+void *overflow_thread_enter(const struct rouse_runtime *runtime);
+void overflow_thread_leave(void *stack);
 
 /* placement.c: which worker a task goes to. A new task, spawned by `worker` (NULL: by no worker of the runtime); and what
  * struct task_scheduler asks for. */
