@@ -20,6 +20,6 @@ if(ROUSE_SANITIZER STREQUAL "none" AND CMAKE_C_COMPILER_ID MATCHES "^(GNU|Clang)
         add_test(NAME model.faults
                  COMMAND "${Python3_EXECUTABLE}" "${CMAKE_CURRENT_LIST_DIR}/check_faults"
                          --compiler "${CMAKE_C_COMPILER}")
-        set_tests_properties(model.faults PROPERTIES TIMEOUT 300 LABELS model SKIP_RETURN_CODE 77)
+        set_tests_properties(model.faults PROPERTIES TIMEOUT 900 LABELS model SKIP_RETURN_CODE 77)
     endif()
 endif()
