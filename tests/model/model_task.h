@@ -72,7 +72,7 @@ static void model_completed(struct local *local)
 }
 
 /* The thread belongs to the executor: it wakes without the gate, as workers do. */
-static void model_enter_executor(void)
+static inline void model_enter_executor(void)
 {
     struct local *local = &model_locals[model_self()];
     *local = (struct local){.scheduler = &model_scheduler};
@@ -80,7 +80,7 @@ static void model_enter_executor(void)
 }
 
 /* The entry, which is waited for; NULL at the end. */
-static struct task_cell *model_take(void)
+static inline struct task_cell *model_take(void)
 {
     uint32_t word;
     while ((word = atomic_u32_exchange(&entry.word, ENTRY_NONE, ACQUIRE)) == ENTRY_NONE)
