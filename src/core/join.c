@@ -91,7 +91,8 @@ static const struct op_type join_type = {"join", join_poll, join_cancel, NULL};
 
 void rouse_join_init(rouse_op *op, rouse_task *task, void *result)
 {
-    *(struct join_op *)(void *)op = (struct join_op){{&join_type}, task, result};
+    if (op)
+        *(struct join_op *)(void *)op = (struct join_op){{&join_type}, task, result};
 }
 
 void rouse_detach(rouse_task *task)

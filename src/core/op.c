@@ -46,5 +46,7 @@ int rouse_op_cancel(rouse_op *op)
 
 void rouse_context_init(rouse_context *context, const rouse_waker *waker)
 {
-    *context = (rouse_context){*waker, 0, {NULL, NULL, NULL}};
+    static const rouse_waker none = {NULL, NULL};
+    if (context)
+        *context = (rouse_context){waker ? *waker : none, 0, {NULL, NULL, NULL}};
 }

@@ -30,6 +30,8 @@ static const struct op_type sleep_type = {"sleep", sleep_poll, sleep_cancel, NUL
 
 void rouse_sleep_init(rouse_op *op, int64_t deadline_ns)
 {
+    if (!op)
+        return;
     *(struct sleep_op *)(void *)op = (struct sleep_op){{&sleep_type}, {.node = {.deadline_ns = deadline_ns}}};
 }
 
@@ -84,6 +86,8 @@ static int64_t advance(rouse_interval *interval, int64_t now_ns)
 static ptrdiff_t tick_poll(rouse_op *op, rouse_context *context)
 {
     struct tick_op *tick = (struct tick_op *)(void *)op;
+    if (!tick->interval || tick->interval->period_ns < 1)
+        return ROUSE_INVALID;
     ptrdiff_t status = sleep_poll(op, context);
     if (status != ROUSE_OK)
         return status;
@@ -104,7 +108,9 @@ int rouse_interval_init(rouse_interval *interval, int64_t first_ns, int64_t peri
 void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval)
 {
     struct tick_op *tick = (struct tick_op *)(void *)op;
-    rouse_sleep_init(op, interval->next_ns);
+    if (!op)
+        return;
+    rouse_sleep_init(op, interval ? interval->next_ns : 0);
     tick->sleep.head.type = &tick_type;
     tick->interval = interval;
 }
@@ -112,8 +118,6 @@ void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval)
 int rouse_interval_tick(rouse_interval *interval)
 {
     rouse_op op;
-    if (!interval || interval->period_ns < 1)
-        return ROUSE_INVALID;
     rouse_interval_tick_init(&op, interval);
     return op_await_status(&op);
 }

@@ -123,7 +123,8 @@ int rouse_deadline_leave(rouse_deadline *frame)
 
 void rouse_deadline_cancel(rouse_deadline *frame)
 {
-    timer_disarm(&((struct frame *)(void *)frame)->timer);
+    if (frame)
+        timer_disarm(&((struct frame *)(void *)frame)->timer);
 }
 
 int64_t rouse_deadline_current(void)
@@ -144,7 +145,8 @@ int rouse_shield_leave(rouse_shield *shield)
 
 void rouse_shield_cancel(rouse_shield *shield)
 {
-    timer_disarm(&((struct frame *)(void *)shield)->timer);
+    if (shield)
+        timer_disarm(&((struct frame *)(void *)shield)->timer);
 }
 
 int rouse_is_cancelled(void)

@@ -7,24 +7,32 @@ rouse_waker rouse_waker_clone(const rouse_waker *waker)
     return waker && waker->table ? waker->table->clone(waker->data) : none;
 }
 
+static rouse_waker take(rouse_waker *waker)
+{
+    rouse_waker taken = {NULL, NULL};
+    if (waker) {
+        taken = *waker;
+        *waker = (rouse_waker){NULL, NULL};
+    }
+    return taken;
+}
+
 void rouse_waker_wake(rouse_waker *waker)
 {
-    rouse_waker taken = *waker;
-    *waker = (rouse_waker){NULL, NULL};
+    rouse_waker taken = take(waker);
     if (taken.table)
         taken.table->wake(taken.data);
 }
 
 void rouse_waker_wake_by_ref(const rouse_waker *waker)
 {
-    if (waker->table)
+    if (waker && waker->table)
         waker->table->wake_by_ref(waker->data);
 }
 
 void rouse_waker_drop(rouse_waker *waker)
 {
-    rouse_waker taken = *waker;
-    *waker = (rouse_waker){NULL, NULL};
+    rouse_waker taken = take(waker);
     if (taken.table)
         taken.table->drop(taken.data);
 }

@@ -84,6 +84,8 @@ static void init(rouse_op *op, rouse_stream **stream, const rouse_address *addre
 {
     if (stream)
         *stream = NULL;
+    if (!op)
+        return;
     *(struct connect_op *)(void *)op =
         (struct connect_op){.head = {&connect_type}, .stream = stream, .address = address, .site = site};
 }

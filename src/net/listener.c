@@ -150,6 +150,8 @@ static void init(rouse_op *op, rouse_listener *listener, rouse_stream **stream, 
 {
     if (stream)
         *stream = NULL;
+    if (!op)
+        return;
     *(struct accept_op *)(void *)op = (struct accept_op){
         .head = {&accept_type}, .handle = (uintptr_t)listener, .stream = stream, .peer = peer, .site = site};
 }

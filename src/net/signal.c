@@ -196,7 +196,8 @@ static const struct op_type signal_type = {"signal", signal_poll, signal_cancel,
 
 void rouse_signal_wait_init(rouse_op *op, int wanted)
 {
-    *(struct signal_op *)(void *)op = (struct signal_op){.head = {&signal_type}, .wanted = wanted};
+    if (op)
+        *(struct signal_op *)(void *)op = (struct signal_op){.head = {&signal_type}, .wanted = wanted};
 }
 
 int rouse_signal_wait(int wanted)

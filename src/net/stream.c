@@ -230,6 +230,8 @@ static void init(rouse_op *op, const struct op_type *type, rouse_stream *stream,
     int wrong = length > PTRDIFF_MAX ? ROUSE_TOO_LARGE : !data && length ? ROUSE_INVALID : ROUSE_OK;
     if (done)
         *done = 0;
+    if (!op)
+        return;
     if (wrong != ROUSE_OK) {
         type = &wrong_type;
         length = (size_t)(ptrdiff_t)wrong;
@@ -253,7 +255,7 @@ static void init_pieces(rouse_op *op, const struct op_type *type, rouse_stream *
             total += pieces[i].length;
     }
     init(op, type, stream, (void *)(uintptr_t)pieces, total == 0 ? 0 : count, NULL);
-    if (wrong != ROUSE_OK) {
+    if (op && wrong != ROUSE_OK) {
         op_set_type(op, &wrong_type);
         ((struct io_op *)(void *)op)->length = (size_t)(ptrdiff_t)wrong;
     }
@@ -514,6 +516,8 @@ void rouse_wait_ready_init(rouse_op *op, rouse_stream *stream, int direction)
 {
     bool known = direction == ROUSE_READABLE || direction == ROUSE_WRITABLE;
     size_t length = known ? (size_t)direction : (size_t)(ptrdiff_t)ROUSE_INVALID;
+    if (!op)
+        return;
     *(struct io_op *)(void *)op =
         (struct io_op){.head = {known ? &ready_type : &wrong_type}, .handle = (uintptr_t)stream, .length = length};
 }
