@@ -91,3 +91,16 @@ uint32_t idle_any_sleeper(struct idle *idle)
     lock_release(&idle->lock);
     return worker;
 }
+
+uint32_t idle_sleeper_from(struct idle *idle, unsigned first)
+{
+    uint32_t worker = IDLE_NOBODY;
+    if (idle_awake(atomic_u32_load(&idle->state, RELAXED)) == idle->workers)
+        return IDLE_NOBODY;
+    lock_acquire(&idle->lock);
+    for (unsigned i = 0; i < idle->workers && worker == IDLE_NOBODY; i++)
+        if (idle->listed[(first + i) % idle->workers])
+            worker = (first + i) % idle->workers;
+    lock_release(&idle->lock);
+    return worker;
+}

@@ -61,4 +61,7 @@ bool idle_was_notified(struct idle *idle, unsigned worker);
 /* Any sleeper, not woken by this: to be nudged into being the sentinel. */
 uint32_t idle_any_sleeper(struct idle *idle);
 
+/* The first sleeper in the order of indices, beginning at one and going round; IDLE_NOBODY if all are awake. */
+uint32_t idle_sleeper_from(struct idle *idle, unsigned first);
+
 #endif

@@ -1,7 +1,7 @@
 /* Which worker a task goes to. Round-robin and work-stealing differ in this file, and in whether workers steal. */
 #include "core/runtime.h"
 
-/* Round robin deals new tasks in turn; a task woken from outside goes to any worker the same way. */
+/* Round robin deals new tasks in turn. */
 static struct worker *next_in_turn(struct rouse_runtime *runtime)
 {
     uint32_t turn = atomic_u32_add(&runtime->next_worker, 1, RELAXED); /* only the spread matters */
@@ -13,9 +13,17 @@ static bool deals(const struct rouse_runtime *runtime)
     return runtime->scheduler == ROUSE_SCHEDULER_ROUND_ROBIN && runtime->workers > 1;
 }
 
-static void deal(struct rouse_runtime *runtime, struct worker *self, struct task_cell *cell)
+/* A woken task may have waited long enough: it goes to a worker that sleeps, if there is one, for one that is awake may
+ * be kept by the task it runs. */
+static struct worker *sleeper_in_turn(struct rouse_runtime *runtime)
 {
     struct worker *worker = next_in_turn(runtime);
+    uint32_t sleeper = idle_sleeper_from(&runtime->idle, worker->index);
+    return sleeper == IDLE_NOBODY ? worker : &runtime->worker[sleeper];
+}
+
+static void deal(struct worker *worker, const struct worker *self, struct task_cell *cell)
+{
     if (worker == self)
         worker_push(worker, cell);
     else
@@ -23,10 +31,10 @@ static void deal(struct rouse_runtime *runtime, struct worker *self, struct task
 }
 
 /* From a thread that is no worker of the runtime. */
-static void submit_from_outside(struct rouse_runtime *runtime, struct task_cell *cell)
+static void submit_from_outside(struct rouse_runtime *runtime, struct task_cell *cell, bool is_new)
 {
     if (deals(runtime)) {
-        deal(runtime, NULL, cell);
+        deal(is_new ? next_in_turn(runtime) : sleeper_in_turn(runtime), NULL, cell);
     } else if (runtime->workers == 1) {
         worker_send(&runtime->worker[0], cell);
     } else {
@@ -47,9 +55,9 @@ static struct worker *less_loaded(struct rouse_runtime *runtime, struct worker *
 void placement_spawned(struct rouse_runtime *runtime, struct worker *worker, struct task_cell *cell)
 {
     if (!worker) {
-        submit_from_outside(runtime, cell);
+        submit_from_outside(runtime, cell, true);
     } else if (deals(runtime)) {
-        deal(runtime, worker, cell);
+        deal(next_in_turn(runtime), worker, cell);
     } else {
         struct worker *target = worker->steals && task_hooks(cell) ? less_loaded(runtime, worker) : worker;
         if (target != worker) {
@@ -73,7 +81,7 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
         else
             worker_send(home, cell);
     } else if (!worker) {
-        submit_from_outside(runtime, cell);
+        submit_from_outside(runtime, cell, false);
     } else if (worker->local.around) {
         worker_push_woken(worker, cell); /* by a task: it is warm, and runs next */
     } else {
