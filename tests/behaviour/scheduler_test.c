@@ -1,0 +1,866 @@
+/* Schedulers: where tasks run, who takes over from whom, who has to wait, and what idleness costs. */
+#include "support/net.h"
+#include "support/runtimes.h"
+
+#include <sched.h>
+
+static const enum test_executor multis[] = {TEST_ROUND_ROBIN, TEST_STEALING};
+
+static rouse_runtime *runtime_with(enum test_executor kind, unsigned workers, unsigned reactors, int poller)
+{
+    rouse_options options = test_options(kind, workers);
+    rouse_runtime *runtime = NULL;
+    options.reactors = reactors;
+    options.dedicated_poller = poller;
+    require_int(rouse_runtime_new(&runtime, &options), ==, ROUSE_OK);
+    return runtime;
+}
+
+/* ---- sharing ---- */
+
+#define BURST 1000
+
+struct burst {
+    atomic_int threads, left;
+    atomic_int jobs[2];
+    int64_t job_ns;
+    sem_t done;
+};
+
+static int run_job(void *state, void *result, rouse_context *context)
+{
+    static _Thread_local int me; /* threads are new with each runtime */
+    struct burst *burst = *(struct burst **)state;
+    (void)result;
+    (void)context;
+    if (me == 0) {
+        me = atomic_fetch_add(&burst->threads, 1) + 1;
+        require_int(me, <=, 2);
+    }
+    test_burn(burst->job_ns);
+    atomic_fetch_add(&burst->jobs[me - 1], 1);
+    if (atomic_fetch_sub(&burst->left, 1) == 1) {
+        test_post(&burst->done);
+    }
+    return ROUSE_OK;
+}
+
+static const rouse_task_type job_type = {.name = "job", .poll = run_job, .state_size = sizeof(struct burst *)};
+
+static int spawn_jobs(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    (void)context;
+    for (int i = 0; i < BURST; i++) {
+        require_int(rouse_spawn(NULL, &job_type, state), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+static const rouse_task_type burst_type = {.name = "burst", .poll = spawn_jobs, .state_size = sizeof(struct burst *)};
+
+/* Answers how many jobs the worker with fewer of them ran; *steals: how many were taken. */
+static int run_burst(enum test_executor kind, uint64_t *steals)
+{
+    rouse_runtime *runtime = test_runtime_new(kind, 2);
+    struct burst burst = {.left = BURST, .job_ns = ROUSE_US(10)}, *state = &burst;
+    rouse_runtime_info info = {.size = sizeof info};
+    rouse_worker_stats stats[2];
+    require(sem_init(&burst.done, 0, 0) == 0);
+    require_int(rouse_spawn_on(runtime, NULL, &burst_type, &state), ==, ROUSE_OK);
+    test_await(&burst.done);
+    require_int(rouse_runtime_stats(runtime, &info, stats, 2), ==, ROUSE_OK);
+    require_int(stats[0].polls + stats[1].polls, ==, BURST + 1);
+    *steals = stats[0].steals + stats[1].steals;
+    test_runtime_end(runtime);
+    sem_destroy(&burst.done);
+    int one = atomic_load(&burst.jobs[0]), two = atomic_load(&burst.jobs[1]);
+    require_int(one + two, ==, BURST);
+    return one < two ? one : two;
+}
+
+static int by_size(const void *left, const void *right)
+{
+    int a = *(const int *)left, b = *(const int *)right;
+    return (a > b) - (a < b);
+}
+
+static int median_share(uint64_t *steals)
+{
+    enum { RUNS = 11 };
+    int shares[RUNS];
+    *steals = 0;
+    for (int i = 0; i < RUNS; i++) {
+        uint64_t stolen;
+        shares[i] = run_burst(TEST_STEALING, &stolen);
+        *steals += stolen;
+    }
+    qsort(shares, RUNS, sizeof shares[0], by_size);
+    return shares[RUNS / 2];
+}
+
+TEST_SERIAL(an_idle_worker_steals_its_share_of_what_one_task_spawns)
+{
+    uint64_t steals;
+    if (test_is_slow()) {
+        run_burst(TEST_STEALING, &steals);
+        return;
+    }
+    int share = 0;
+    for (int attempt = 0; attempt < 5 && share < 300; attempt++) { /* the machine may have had other work */
+        share = median_share(&steals);
+        require_int(steals, >, 0);
+    }
+    assert_in_range(share, 300, 500);
+}
+
+TEST(round_robin_deals_evenly_and_nobody_steals)
+{
+    uint64_t steals;
+    assert_int_equal(run_burst(TEST_ROUND_ROBIN, &steals), BURST / 2);
+    assert_int_equal(steals, 0);
+}
+
+/* ---- a task that keeps its worker ---- */
+
+/* A task whose operation is polled for the first time, with its waker, by the hog: so it waits in the hog's reactor. */
+struct patient {
+    rouse_op op;
+    rouse_waker waker; /* of the task, until the hog has used it */
+    sem_t *posted;
+    int64_t done_ns; /* when it was polled with the operation done */
+    bool started;
+};
+
+static int be_patient(void *state, void *result, rouse_context *context)
+{
+    struct patient *patient = *(struct patient **)state;
+    (void)result;
+    if (!patient->started) {
+        patient->started = true;
+        patient->waker = rouse_waker_clone(&context->waker);
+        test_post(patient->posted);
+        return ROUSE_PENDING;
+    }
+    ptrdiff_t answer = rouse_op_poll(&patient->op, context);
+    if (answer == ROUSE_PENDING) {
+        return ROUSE_PENDING;
+    }
+    require_int(answer, >=, 0);
+    patient->done_ns = test_now_ns();
+    test_post(patient->posted);
+    return ROUSE_OK;
+}
+
+static void give_up(void *state)
+{
+    rouse_op_cancel(&(*(struct patient **)state)->op);
+}
+
+static const rouse_task_type patient_type = {
+    .name = "patient", .poll = be_patient, .drop = give_up, .state_size = sizeof(struct patient *)};
+
+struct hog {
+    struct patient *patients;
+    int count;
+    int64_t until_ns;
+    pthread_t thread; /* that it hogs */
+    sem_t started;
+};
+
+static int hog_worker(void *state, void *result, rouse_context *context)
+{
+    struct hog *hog = *(struct hog **)state;
+    (void)result;
+    for (int i = 0; i < hog->count; i++) {
+        rouse_context other = *context;
+        other.waker = hog->patients[i].waker;
+        require_int(rouse_op_poll(&hog->patients[i].op, &other), ==, ROUSE_PENDING);
+        rouse_waker_drop(&hog->patients[i].waker);
+    }
+    hog->thread = pthread_self();
+    test_post(&hog->started);
+    while (test_now_ns() < hog->until_ns) {}
+    return ROUSE_OK;
+}
+
+static const rouse_task_type hog_type = {.name = "hog", .poll = hog_worker, .state_size = sizeof(struct hog *)};
+
+/* Answers by how much the slower of a socket and a timer was late, and which thread was hogged. */
+static int64_t delay_beside_hog(rouse_runtime *runtime, pthread_t *thread)
+{
+    int64_t hogged_ns = ROUSE_MS(50), deadline_ns, sent_ns;
+    sem_t posted;
+    char byte;
+    int ends[2];
+    rouse_stream *stream;
+    struct patient patients[2] = {{.posted = &posted}, {.posted = &posted}}, *state;
+    struct hog hog = {.patients = patients, .count = 2}, *hog_state = &hog;
+    require(sem_init(&posted, 0, 0) == 0 && sem_init(&hog.started, 0, 0) == 0);
+    test_tcp_pair(ends);
+    require_int(rouse_adopt(&stream, ends[0]), ==, ROUSE_OK);
+    for (int i = 0; i < 2; i++) {
+        state = &patients[i];
+        require_int(rouse_spawn_on(runtime, NULL, &patient_type, &state), ==, ROUSE_OK);
+        test_await(&posted);
+    }
+    while (test_tasks_alive(runtime) != 2) {}
+    deadline_ns = rouse_after(ROUSE_MS(10));
+    rouse_read_init(&patients[0].op, stream, &byte, 1);
+    rouse_sleep_init(&patients[1].op, deadline_ns);
+    hog.until_ns = test_now_ns() + hogged_ns;
+    require_int(rouse_spawn_on(runtime, NULL, &hog_type, &hog_state), ==, ROUSE_OK);
+    test_await(&hog.started);
+    sent_ns = test_now_ns();
+    test_send_all(ends[1], "x", 1);
+    test_await(&posted);
+    test_await(&posted);
+    int64_t socket_ns = patients[0].done_ns - sent_ns, timer_ns = patients[1].done_ns - deadline_ns;
+    while (test_tasks_alive(runtime) != 0) {
+        sched_yield();
+    }
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+    test_close(ends[1]);
+    sem_destroy(&posted);
+    sem_destroy(&hog.started);
+    *thread = hog.thread;
+    return socket_ns > timer_ns ? socket_ns : timer_ns;
+}
+
+/* It must not matter whose reactor it is. Other work of the machine may make some rounds late, hardly all of them. */
+static void little_delay_beside_hog(unsigned reactors, int poller)
+{
+    for (int kind = 0; kind < 2; kind++) {
+        rouse_runtime *runtime = runtime_with(multis[kind], 2, reactors, poller);
+        pthread_t threads[2];
+        int workers = 0, rounds[2] = {0}, late[2] = {0};
+        for (int round = 0; round < 8; round++) {
+            pthread_t thread;
+            int64_t delay_ns = delay_beside_hog(runtime, &thread);
+            int worker = 0;
+            while (worker < workers && !pthread_equal(threads[worker], thread)) {
+                worker++;
+            }
+            require_int(worker, <, 2);
+            workers = worker == workers ? workers + 1 : workers;
+            threads[worker] = thread;
+            rounds[worker]++;
+            late[worker] += delay_ns > ROUSE_MS(15);
+        }
+        for (int worker = 0; worker < workers && !test_is_slow(); worker++) {
+            require(rounds[worker] < 4 || late[worker] < rounds[worker]);
+        }
+        test_runtime_end(runtime);
+    }
+}
+
+TEST_SERIAL(a_hog_delays_no_socket_or_timer_while_another_worker_is_idle)
+{
+    little_delay_beside_hog(0, 0);
+}
+
+TEST_SERIAL(a_hog_delays_no_socket_or_timer_where_workers_share_a_reactor)
+{
+    little_delay_beside_hog(1, 0);
+}
+
+TEST_SERIAL(a_hog_delays_no_socket_or_timer_beside_a_dedicated_poller)
+{
+    little_delay_beside_hog(0, 1);
+}
+
+/* ---- all at once ---- */
+
+struct meeting {
+    atomic_int here, left;
+    int expected;
+    sem_t done;
+};
+
+static void meet(struct meeting *meeting)
+{
+    atomic_fetch_add(&meeting->here, 1);
+    while (atomic_load(&meeting->here) < meeting->expected) {
+        sched_yield();
+    }
+    if (atomic_fetch_sub(&meeting->left, 1) == 1) {
+        test_post(&meeting->done);
+    }
+}
+
+static int meet_in_task(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    (void)context;
+    meet(*(struct meeting **)state);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type meet_type = {.name = "meet", .poll = meet_in_task, .state_size = sizeof(struct meeting *)};
+
+static int invite_and_meet(void *state, void *result, rouse_context *context)
+{
+    struct meeting *meeting = *(struct meeting **)state;
+    for (int i = 1; i < meeting->expected; i++) {
+        require_int(rouse_spawn(NULL, &meet_type, state), ==, ROUSE_OK);
+    }
+    return meet_in_task(state, result, context);
+}
+
+static const rouse_task_type invite_type = {
+    .name = "invite", .poll = invite_and_meet, .state_size = sizeof(struct meeting *)};
+
+static void hold_meetings(rouse_runtime *runtime, int expected, bool from_inside)
+{
+    uint64_t rounds = test_scale(40, 2000);
+    for (uint64_t round = 0; round < rounds; round++) {
+        struct meeting meeting = {.left = expected, .expected = expected}, *state = &meeting;
+        require(sem_init(&meeting.done, 0, 0) == 0);
+        for (int i = 0; i < (from_inside ? 1 : expected); i++) {
+            require_int(rouse_spawn_on(runtime, NULL, from_inside ? &invite_type : &meet_type, &state), ==, ROUSE_OK);
+        }
+        test_await(&meeting.done);
+        eventually(test_tasks_alive(runtime) == 0, ROUSE_S(10));
+        sem_destroy(&meeting.done);
+    }
+}
+
+TEST(as_many_tasks_as_workers_run_at_once)
+{
+    for (unsigned workers = 2; workers <= 4; workers++) {
+        for (int kind = 0; kind < 2; kind++) {
+            for (int poller = 0; poller < 2; poller++) {
+                rouse_runtime *runtime = runtime_with(multis[kind], workers, 0, poller);
+                hold_meetings(runtime, (int)workers, false);
+                if (multis[kind] == TEST_STEALING) {
+                    hold_meetings(runtime, (int)workers, true);
+                }
+                test_runtime_end(runtime);
+            }
+        }
+    }
+}
+
+/* Dealt in turn, tasks reach all workers also when a task spawns them, and the one that spawns is done. */
+static int invite(void *state, void *result, rouse_context *context)
+{
+    struct meeting *meeting = *(struct meeting **)state;
+    (void)result;
+    (void)context;
+    for (int i = 0; i < meeting->expected; i++) {
+        require_int(rouse_spawn(NULL, &meet_type, state), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+static const rouse_task_type only_invite_type = {
+    .name = "invite", .poll = invite, .state_size = sizeof(struct meeting *)};
+
+TEST(tasks_dealt_by_a_task_run_at_once)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_ROUND_ROBIN, 3);
+    for (uint64_t round = 0; round < test_scale(50, 2000); round++) {
+        struct meeting meeting = {.left = 3, .expected = 3}, *state = &meeting;
+        assert_int_equal(sem_init(&meeting.done, 0, 0), 0);
+        assert_int_equal(rouse_spawn_on(runtime, NULL, &only_invite_type, &state), ROUSE_OK);
+        test_await(&meeting.done);
+        sem_destroy(&meeting.done);
+    }
+    test_runtime_end(runtime);
+}
+
+/* A task that is woken by another one is kept close to it; not so close that it waits for it. */
+struct guest {
+    struct test_bell bell;
+    struct meeting *meeting;
+    sem_t *waiting;
+};
+
+static int wait_and_meet(void *state, void *result, rouse_context *context)
+{
+    struct guest *guest = *(struct guest **)state;
+    (void)result;
+    if (test_bell_poll(&guest->bell, context) == ROUSE_PENDING) {
+        test_post(guest->waiting);
+        return ROUSE_PENDING;
+    }
+    meet(guest->meeting);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type guest_type = {
+    .name = "guest", .poll = wait_and_meet, .state_size = sizeof(struct guest *)};
+
+static int call_guest(void *state, void *result, rouse_context *context)
+{
+    struct guest *guest = *(struct guest **)state;
+    (void)result;
+    (void)context;
+    test_bell_ring(&guest->bell);
+    meet(guest->meeting);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type call_type = {.name = "call", .poll = call_guest, .state_size = sizeof(struct guest *)};
+
+TEST(a_task_that_waits_without_end_for_the_one_it_has_woken_gets_it)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    for (uint64_t round = 0; round < test_scale(20, 1000); round++) {
+        sem_t waiting;
+        struct meeting meeting = {.left = 2, .expected = 2};
+        struct guest guest = {TEST_BELL_INIT, &meeting, &waiting}, *state = &guest;
+        assert_int_equal(sem_init(&meeting.done, 0, 0), 0);
+        assert_int_equal(sem_init(&waiting, 0, 0), 0);
+        assert_int_equal(rouse_spawn_on(runtime, NULL, &guest_type, &state), ROUSE_OK);
+        test_await(&waiting);
+        assert_int_equal(rouse_spawn_on(runtime, NULL, &call_type, &state), ROUSE_OK);
+        test_await(&meeting.done);
+        eventually(test_tasks_alive(runtime) == 0, ROUSE_S(10));
+        sem_destroy(&meeting.done);
+        sem_destroy(&waiting);
+    }
+    test_runtime_end(runtime);
+}
+
+/* ---- nobody starves ---- */
+
+/* Keeps a worker by blocking its thread. */
+struct blocker {
+    sem_t started, go;
+};
+
+static int block_worker(void *state, void *result, rouse_context *context)
+{
+    struct blocker *blocker = *(struct blocker **)state;
+    (void)result;
+    (void)context;
+    test_post(&blocker->started);
+    test_await(&blocker->go);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type blocker_type = {
+    .name = "blocker", .poll = block_worker, .state_size = sizeof(struct blocker *)};
+
+struct players {
+    rouse_waker waker[2]; /* of the two tasks; the slot's owner writes before `ready` */
+    atomic_int ready;
+    atomic_bool over;
+    atomic_long strokes;
+};
+
+struct player {
+    struct players *players;
+    int side;
+    bool introduced;
+};
+
+static int play(void *state, void *result, rouse_context *context)
+{
+    struct player *player = state;
+    struct players *players = player->players;
+    (void)result;
+    if (!player->introduced) {
+        player->introduced = true;
+        players->waker[player->side] = rouse_waker_clone(&context->waker);
+        atomic_fetch_add(&players->ready, 1);
+    }
+    if (atomic_load(&players->ready) < 2) {
+        rouse_waker_wake_by_ref(&context->waker);
+        return ROUSE_PENDING;
+    }
+    atomic_fetch_add(&players->strokes, 1);
+    rouse_waker_wake_by_ref(&players->waker[1 - player->side]);
+    return atomic_load(&players->over) ? ROUSE_OK : ROUSE_PENDING;
+}
+
+static const rouse_task_type player_type = {.name = "player", .poll = play, .state_size = sizeof(struct player)};
+
+enum { LOOKS = 200 };
+
+struct onlooker {
+    struct players *players;
+    int looks;
+    long last, worst;
+    sem_t *done;
+};
+
+static int look_on(void *state, void *result, rouse_context *context)
+{
+    struct onlooker *onlooker = *(struct onlooker **)state;
+    long strokes = atomic_load(&onlooker->players->strokes);
+    (void)result;
+    if (atomic_load(&onlooker->players->ready) == 2 && onlooker->looks++ > 0) {
+        long missed = strokes - onlooker->last;
+        onlooker->worst = missed > onlooker->worst ? missed : onlooker->worst;
+    }
+    onlooker->last = strokes;
+    if (onlooker->looks == LOOKS) {
+        atomic_store(&onlooker->players->over, true);
+        test_post(onlooker->done);
+        return ROUSE_OK;
+    }
+    rouse_waker_wake_by_ref(&context->waker);
+    return ROUSE_PENDING;
+}
+
+static const rouse_task_type onlooker_type = {
+    .name = "onlooker", .poll = look_on, .state_size = sizeof(struct onlooker *)};
+
+static void play_before_onlooker(rouse_runtime *runtime)
+{
+    struct players players = {.ready = 0};
+    sem_t done;
+    struct onlooker onlooker = {.players = &players, .done = &done}, *state = &onlooker;
+    rouse_task tasks[3];
+    require(sem_init(&done, 0, 0) == 0);
+    for (int i = 0; i < 2; i++) {
+        struct player player = {&players, i, false};
+        require_int(rouse_spawn_on(runtime, &tasks[i], &player_type, &player), ==, ROUSE_OK);
+    }
+    require_int(rouse_spawn_on(runtime, &tasks[2], &onlooker_type, &state), ==, ROUSE_OK);
+    for (int i = 0; i < 3; i++) {
+        require_int(rouse_join(&tasks[i], NULL), ==, ROUSE_OK);
+    }
+    test_await(&done);
+    rouse_waker_drop(&players.waker[0]);
+    rouse_waker_drop(&players.waker[1]);
+    sem_destroy(&done);
+    require_int(onlooker.worst, <=, 16);
+}
+
+TEST(two_tasks_that_wake_each_other_do_not_starve_a_third)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 1);
+        play_before_onlooker(runtime);
+        test_runtime_end(runtime);
+    }
+    /* The last task woken runs next only where others could steal. */
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    struct blocker blocker, *state = &blocker;
+    assert_int_equal(sem_init(&blocker.started, 0, 0), 0);
+    assert_int_equal(sem_init(&blocker.go, 0, 0), 0);
+    assert_int_equal(rouse_spawn_on(runtime, NULL, &blocker_type, &state), ROUSE_OK);
+    test_await(&blocker.started);
+    play_before_onlooker(runtime);
+    test_post(&blocker.go);
+    test_runtime_end(runtime);
+    sem_destroy(&blocker.started);
+    sem_destroy(&blocker.go);
+}
+
+static int spin_until(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    if (atomic_load(*(atomic_bool **)state)) {
+        return ROUSE_OK;
+    }
+    rouse_waker_wake_by_ref(&context->waker);
+    return ROUSE_PENDING;
+}
+
+static const rouse_task_type spinner_type = {
+    .name = "spinner", .poll = spin_until, .state_size = sizeof(atomic_bool *)};
+
+static int yield_until(void *argument)
+{
+    while (!atomic_load((atomic_bool *)argument)) {
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    return 0;
+}
+
+struct talk {
+    rouse_stream *stream;
+    atomic_bool over;
+};
+
+static int answer_and_sleep(void *argument)
+{
+    struct talk *talk = argument;
+    char byte;
+    for (int i = 0; i < 5; i++) {
+        require_int(rouse_read(talk->stream, &byte, 1), ==, 1);
+        require_int(rouse_sleep(ROUSE_US(100)), ==, ROUSE_OK);
+        require_int(rouse_write(talk->stream, &byte, 1), ==, 1);
+    }
+    atomic_store(&talk->over, true);
+    return 0;
+}
+
+static void ask(void *argument)
+{
+    for (int i = 0; i < 5; i++) {
+        test_send_all(*(int *)argument, "a", 1);
+        test_expect(*(int *)argument, "a");
+    }
+}
+
+static void talk_beside_spinners(rouse_runtime *runtime)
+{
+    int ends[2];
+    struct talk talk = {.over = false};
+    atomic_bool *over = &talk.over;
+    test_thread thread;
+    rouse_task tasks[3];
+    test_tcp_pair(ends);
+    require_int(rouse_adopt(&talk.stream, ends[0]), ==, ROUSE_OK);
+    require_int(rouse_spawn_on(runtime, &tasks[0], &spinner_type, &over), ==, ROUSE_OK);
+    require_int(rouse_spawn_fiber_at(&tasks[1], runtime, yield_until, over, 0, 0, NULL, NULL), ==, ROUSE_OK);
+    require_int(rouse_spawn_fiber_at(&tasks[2], runtime, answer_and_sleep, &talk, 0, 0, NULL, NULL), ==, ROUSE_OK);
+    test_thread_start(&thread, ask, &ends[1]);
+    for (int i = 2; i >= 0; i--) {
+        require_int(rouse_join(&tasks[i], NULL), ==, ROUSE_OK);
+    }
+    test_thread_join(&thread, TEST_SOON);
+    require_int(rouse_close(talk.stream), ==, ROUSE_OK);
+    test_close(ends[1]);
+}
+
+TEST(tasks_that_yield_for_ever_starve_neither_others_nor_the_reactor)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 1);
+        talk_beside_spinners(runtime);
+        test_runtime_end(runtime);
+    }
+    test_on_each_executor(talk_beside_spinners);
+}
+
+/* ---- many ---- */
+
+struct crowd {
+    atomic_int runs;
+    int size;
+};
+
+static int count_run(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    (void)context;
+    atomic_fetch_add(&(*(struct crowd **)state)->runs, 1);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type member_type = {.name = "member", .poll = count_run, .state_size = sizeof(struct crowd *)};
+
+static int spawn_crowd(void *state, void *result, rouse_context *context)
+{
+    struct crowd *crowd = *(struct crowd **)state;
+    (void)result;
+    (void)context;
+    for (int i = 0; i < crowd->size; i++) {
+        require_int(rouse_spawn(NULL, &member_type, state), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+static const rouse_task_type crowd_type = {.name = "crowd", .poll = spawn_crowd, .state_size = sizeof(struct crowd *)};
+
+static void run_crowds(rouse_runtime *runtime)
+{
+    static const int sizes[] = {1, 255, 256, 257, 258, 385, 512, 5000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct crowd crowd = {.size = sizes[i]}, *state = &crowd;
+        require_int(rouse_block_on(runtime, &crowd_type, &state, NULL), ==, ROUSE_OK);
+        while (test_tasks_alive(runtime) > 0) {
+            if (rouse_runtime_turn(runtime, 0) < 0) {
+                sched_yield();
+            }
+        }
+        require_int(atomic_load(&crowd.runs), ==, crowd.size);
+    }
+}
+
+TEST(more_tasks_than_a_ring_holds_run_all_and_once)
+{
+    test_on_each_executor(run_crowds);
+    /* With nobody to steal, the ring overflows for certain. */
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    struct blocker blocker, *state = &blocker;
+    assert_int_equal(sem_init(&blocker.started, 0, 0), 0);
+    assert_int_equal(sem_init(&blocker.go, 0, 0), 0);
+    assert_int_equal(rouse_spawn_on(runtime, NULL, &blocker_type, &state), ROUSE_OK);
+    test_await(&blocker.started);
+    struct crowd crowd = {.size = 3000}, *crowd_state = &crowd;
+    assert_int_equal(rouse_block_on(runtime, &crowd_type, &crowd_state, NULL), ROUSE_OK);
+    eventually(atomic_load(&crowd.runs) == 3000, ROUSE_S(10));
+    test_post(&blocker.go);
+    test_runtime_end(runtime);
+    assert_int_equal(atomic_load(&crowd.runs), 3000);
+    sem_destroy(&blocker.started);
+    sem_destroy(&blocker.go);
+}
+
+/* ---- from outside ---- */
+
+static int post_semaphore(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    (void)context;
+    test_post(*(sem_t **)state);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type post_type = {.name = "post", .poll = post_semaphore, .state_size = sizeof(sem_t *)};
+
+struct bell_ringer {
+    struct test_bell *bell;
+    sem_t *posted;
+};
+
+static int post_when_rung(void *state, void *result, rouse_context *context)
+{
+    struct bell_ringer *ringer = state;
+    (void)result;
+    int status = test_bell_poll(ringer->bell, context);
+    test_post(ringer->posted);
+    return status;
+}
+
+static const rouse_task_type rung_type = {
+    .name = "rung", .poll = post_when_rung, .state_size = sizeof(struct bell_ringer)};
+
+TEST(work_from_outside_reaches_workers_that_sleep)
+{
+    sem_t posted, *state = &posted;
+    assert_int_equal(sem_init(&posted, 0, 0), 0);
+    for (unsigned workers = 1; workers <= 3; workers++) {
+        for (int setup = 0; setup < 6; setup++) {
+            rouse_runtime *runtime = runtime_with(multis[setup % 2], workers, setup / 2 == 1, setup / 2 == 2);
+            for (uint64_t i = 0; i < test_scale(100, 10000); i++) {
+                struct test_bell bell = TEST_BELL_INIT;
+                struct bell_ringer ringer = {&bell, &posted};
+                require_int(rouse_spawn_on(runtime, NULL, &post_type, &state), ==, ROUSE_OK);
+                test_await(&posted);
+                require_int(rouse_spawn_on(runtime, NULL, &rung_type, &ringer), ==, ROUSE_OK);
+                test_await(&posted);
+                test_bell_ring(&bell);
+                test_await(&posted);
+            }
+            test_runtime_end(runtime);
+        }
+    }
+    sem_destroy(&posted);
+}
+
+/* ---- wake storms ---- */
+
+struct storm {
+    rouse_waker target;
+    atomic_long wakes, polls;
+    atomic_int left;
+    sem_t ready;
+};
+
+static int be_woken(void *state, void *result, rouse_context *context)
+{
+    struct storm *storm = *(struct storm **)state;
+    (void)result;
+    if (atomic_fetch_add(&storm->polls, 1) == 0) {
+        storm->target = rouse_waker_clone(&context->waker);
+        test_post(&storm->ready);
+    }
+    return atomic_load(&storm->left) == 0 ? ROUSE_OK : ROUSE_PENDING;
+}
+
+static const rouse_task_type target_type = {.name = "target", .poll = be_woken, .state_size = sizeof(struct storm *)};
+
+struct waking {
+    struct storm *storm;
+    int left;
+};
+
+static int wake_often(void *state, void *result, rouse_context *context)
+{
+    struct waking *waking = state;
+    (void)result;
+    if (--waking->left == 0) {
+        atomic_fetch_sub(&waking->storm->left, 1);
+    }
+    atomic_fetch_add(&waking->storm->wakes, 1);
+    rouse_waker_wake_by_ref(&waking->storm->target);
+    if (waking->left == 0) {
+        return ROUSE_OK;
+    }
+    rouse_waker_wake_by_ref(&context->waker);
+    return ROUSE_PENDING;
+}
+
+static const rouse_task_type waking_type = {.name = "waking", .poll = wake_often, .state_size = sizeof(struct waking)};
+
+static void storm_of_tasks(rouse_runtime *runtime)
+{
+    enum { WAKERS = 8 };
+    int each = (int)test_scale(500, 50000);
+    struct storm storm = {.left = WAKERS}, *state = &storm;
+    rouse_task target;
+    require(sem_init(&storm.ready, 0, 0) == 0);
+    require_int(rouse_spawn_on(runtime, &target, &target_type, &state), ==, ROUSE_OK);
+    rouse_runtime_turn(runtime, 0);
+    test_await(&storm.ready);
+    for (int i = 0; i < WAKERS; i++) {
+        struct waking waking = {&storm, each};
+        require_int(rouse_spawn_on(runtime, NULL, &waking_type, &waking), ==, ROUSE_OK);
+    }
+    require_int(rouse_join(&target, NULL), ==, ROUSE_OK);
+    require_int(atomic_load(&storm.wakes), >=, (long)WAKERS * each - WAKERS);
+    require_int(atomic_load(&storm.polls), <=, (long)WAKERS * each + 1);
+    while (test_tasks_alive(runtime) > 0) {
+        if (rouse_runtime_turn(runtime, 0) < 0) {
+            sched_yield();
+        }
+    }
+    rouse_waker_drop(&storm.target);
+    sem_destroy(&storm.ready);
+}
+
+TEST(a_storm_of_wakes_by_tasks_leads_to_at_most_as_many_polls)
+{
+    test_on_each_executor(storm_of_tasks);
+}
+
+/* ---- idleness ---- */
+
+static int sleep_an_hour(void *argument)
+{
+    test_post(argument);
+    return rouse_sleep(ROUSE_S(3600));
+}
+
+TEST_SERIAL(a_runtime_whose_tasks_all_sleep_uses_no_processor)
+{
+    rouse_runtime *runtimes[4];
+    sem_t asleep;
+    assert_int_equal(sem_init(&asleep, 0, 0), 0);
+    for (int i = 0; i < 4; i++) {
+        runtimes[i] = runtime_with(multis[i % 2], 3, 0, i / 2);
+        for (int k = 0; k < 25; k++) {
+            require_int(rouse_go_detached_at(runtimes[i], sleep_an_hour, &asleep, NULL, NULL), ==, ROUSE_OK);
+        }
+    }
+    for (int i = 0; i < 100; i++) {
+        test_await(&asleep);
+    }
+    rouse_worker_stats before[3], after[3];
+    rouse_runtime_info info = {.size = sizeof info};
+    test_sleep_ns(ROUSE_MS(100)); /* sentinels look round a few times more */
+    assert_int_equal(rouse_runtime_stats(runtimes[1], &info, before, 3), ROUSE_OK);
+    int64_t used_ns = test_cpu_ns();
+    test_sleep_ns(ROUSE_MS(500));
+    used_ns = test_cpu_ns() - used_ns;
+    assert_int_equal(rouse_runtime_stats(runtimes[1], &info, after, 3), ROUSE_OK);
+    if (!test_is_slow()) {
+        assert_in_range(used_ns, 0, ROUSE_MS(2));
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(after[i].parks, before[i].parks);
+            assert_int_equal(after[i].turns, before[i].turns);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        test_runtime_end(runtimes[i]);
+    }
+    sem_destroy(&asleep);
+}
