@@ -1,9 +1,10 @@
 /* rouse: fibers, tasks written as straight-line C that seem to block.
  *
  * A fiber is a task with a stack of its own. Inside it every waiting call parks the fiber and lets its thread go on with
- * other tasks. A fiber stays on one thread from its first run on, unless it was spawned with ROUSE_FIBER_MIGRATES:
- * compilers keep the address of errno and of other thread-local variables across calls, and a fiber that moved would use
- * the old thread's. */
+ * other tasks. A fiber stays on one worker thread from its first run on, unless it was spawned with
+ * ROUSE_FIBER_MIGRATES: compilers keep the address of errno and of other thread-local variables across calls, and a fiber
+ * that moved would use the old thread's. The single-threaded executor has no thread of its own: its fibers run on whichever
+ * thread drives the runtime, so a program in which several threads do so in turn treats all of them as if they migrated. */
 #ifndef ROUSE_FIBER_H
 #define ROUSE_FIBER_H
 

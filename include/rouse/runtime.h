@@ -10,7 +10,8 @@ extern "C" {
 
 enum rouse_executor {
     ROUSE_EXECUTOR_MULTI = 0, /* worker threads of its own */
-    ROUSE_EXECUTOR_SINGLE = 1 /* no threads: whoever waits for it, or calls rouse_runtime_turn, drives it */
+    ROUSE_EXECUTOR_SINGLE = 1 /* no threads: whoever waits for it, or calls rouse_runtime_turn, drives it, one thread at
+                                 a time; if several do in turn, its fibers move between them: see fiber.h */
 };
 
 enum rouse_scheduler {
@@ -42,7 +43,11 @@ typedef struct rouse_options {
 
 /* Runs fn(argument) as a fiber inside a scope on a new runtime (NULL options: all processors, work stealing), waits for
  * it and everything it started, ends the runtime and answers what fn returned, or the first failure of its children if
- * that is 0, or why it could not start. The one-liner for main. Not inside a task: IN_POLL. */
+ * that is 0, or why it could not start; UNBALANCED if it left a scope, shield or deadline open. The one-liner for main. Not
+ * inside a task: IN_POLL. Detached tasks, which nobody waits for, are cancelled at the end. If they have not ended a second
+ * later, shields included, the runtime is left behind with them and its threads, and nobody is told; without threads of its
+ * own it first has to get the calling thread back from them. Whoever must know calls rouse_runtime_new and
+ * rouse_runtime_shutdown instead. */
 ROUSE_API int rouse_run(rouse_fiber_function *fn, void *argument, const rouse_options *options);
 
 /* Makes a runtime. Errors: INVALID (unknown values, or size 0), NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. If the
