@@ -18,7 +18,8 @@
  *   wait     blocks until something happens, backend_wake, or the deadline, at most 30 minutes. May return 0 early.
  *            Interrupted: 0. A deadline in the past does not block. Rounds up, never down.
  *   wake     the current or the next wait returns. Never blocks. The caller suppresses duplicates.
- *   handle   what a foreign loop waits for, or NOT_SUPPORTED.
+ *   handle   what a foreign loop waits for: readable while a wait would find something. Any thread. The same each time,
+ *            through renewals as well, however the loop registered it. NOT_SUPPORTED where there is none; else as open.
  *   renew    forgets every source at once, those included that can no longer be named because their handle was closed
  *            while a copy of it lives on; the wake-up path and the handle stay. The caller attaches its sources again.
  *            By the holder of the reactor's lock, between waits. NOT_SUPPORTED where closing a handle always ends its

@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/lock.h"
 #include "os/os_posix.h"
 
 #define WAKE_TOKEN  UINT64_MAX /* no source has it */
@@ -26,6 +27,8 @@
 struct backend {
     int epoll;
     int wake;
+    struct lock lock; /* renewing, and the making of `outer` */
+    int outer;        /* a set that contains only the other one, for foreign loops; -1 until one asks */
     rouse_allocator allocator;
     /* Below: only the holder of the right to wait. */
     bool no_nanoseconds; /* epoll_pwait2 is missing */
@@ -45,8 +48,7 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
     struct backend *backend = allocator->alloc(allocator->context, sizeof *backend, _Alignof(struct backend));
     if (backend == NULL)
         return ROUSE_NO_MEMORY;
-    backend->allocator = *allocator;
-    backend->no_nanoseconds = false;
+    *backend = (struct backend){.outer = -1, .allocator = *allocator};
     int status;
     backend->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (backend->epoll < 0) {
@@ -78,6 +80,8 @@ void backend_close(struct backend *backend)
     rouse_allocator allocator = backend->allocator;
     (void)os_close(backend->wake);
     (void)os_close(backend->epoll);
+    if (backend->outer >= 0)
+        (void)os_close(backend->outer);
     allocator.free(allocator.context, backend, sizeof *backend, _Alignof(struct backend));
 }
 
@@ -227,23 +231,72 @@ void backend_wake(struct backend *backend)
     }
 }
 
+/* ---- renewing, and foreign loops ---- */
+
+static int add_inner(int outer, int inner)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event) == 0 ? ROUSE_OK : os_status(errno);
+}
+
+static void remove_inner(int outer, int inner)
+{
+    struct epoll_event ignored = {0};
+    (void)epoll_ctl(outer, EPOLL_CTL_DEL, inner, &ignored);
+}
+
 /* A new set takes the number of the old one in one step: other threads may be attaching meanwhile. A wake-up that comes
  * in between is not lost, because registering reports what is readable already. */
+static int replace(struct backend *backend, int fresh)
+{
+    while (dup3(fresh, backend->epoll, O_CLOEXEC) < 0)
+        if (errno != EINTR && errno != EBUSY)
+            return os_status(errno);
+    return ROUSE_OK;
+}
+
+/* The same inside the outer set, which knows a set by its file and its number. The old one is taken out by name, because a
+ * forked child may keep it alive; the new one is in before that, because nothing may fail afterwards. */
+static int replace_inside(struct backend *backend, int fresh)
+{
+    int status = add_inner(backend->outer, fresh);
+    if (status != ROUSE_OK)
+        return status;
+    remove_inner(backend->outer, backend->epoll);
+    status = replace(backend, fresh);
+    if (add_inner(backend->outer, backend->epoll) == ROUSE_OK)
+        remove_inner(backend->outer, fresh);
+    return status;
+}
+
 int backend_renew(struct backend *backend)
 {
     int fresh = epoll_create1(EPOLL_CLOEXEC);
     if (fresh < 0)
         return os_status(errno);
     int status = register_wake(fresh, backend->wake);
-    while (status == ROUSE_OK && dup3(fresh, backend->epoll, O_CLOEXEC) < 0)
-        if (errno != EINTR && errno != EBUSY)
-            status = os_status(errno);
+    lock_acquire(&backend->lock);
+    if (status == ROUSE_OK)
+        status = backend->outer < 0 ? replace(backend, fresh) : replace_inside(backend, fresh);
+    lock_release(&backend->lock);
     (void)os_close(fresh);
     return status;
 }
 
+/* Whoever registers a descriptor registers its file: of the inner set it changes with each renewal. */
 int backend_handle(struct backend *backend, os_handle *handle)
 {
-    *handle = backend->epoll;
-    return ROUSE_OK;
+    int status = ROUSE_OK;
+    lock_acquire(&backend->lock);
+    if (backend->outer < 0) {
+        int outer = epoll_create1(EPOLL_CLOEXEC);
+        status = outer < 0 ? os_status(errno) : add_inner(outer, backend->epoll);
+        if (status == ROUSE_OK)
+            backend->outer = outer;
+        else if (outer >= 0)
+            (void)os_close(outer);
+    }
+    *handle = backend->outer;
+    lock_release(&backend->lock);
+    return status;
 }
