@@ -28,6 +28,12 @@ function(rouse_add_test_program folder source)
                           OUTPUT_NAME "${folder}.${file}"
                           RUNTIME_OUTPUT_DIRECTORY "${rouse_bin_dir}/tests")
     set(rouse_test_target ${target} PARENT_SCOPE)
+    set(timeout ${ROUSE_TEST_TIMEOUT})
+    set(environment ${rouse_test_environment})
+    if(folder STREQUAL "model") # an exhaustive search takes its time, more so on a busy machine
+        set(timeout 300)
+        list(APPEND environment "ROUSE_TEST_SECONDS=240")
+    endif()
 
     # A source may be another one under other conditions: #include "other_test.c".
     set(sources "${source}")
@@ -59,10 +65,10 @@ function(rouse_add_test_program folder source)
         set(name ${CMAKE_MATCH_2})
         add_test(NAME ${folder}.${file}.${name} COMMAND ${ROUSE_TEST_LAUNCHER} $<TARGET_FILE:${target}> ${name})
         set_tests_properties(${folder}.${file}.${name} PROPERTIES
-                             TIMEOUT ${ROUSE_TEST_TIMEOUT}
+                             TIMEOUT ${timeout}
                              LABELS ${folder}
                              RUN_SERIAL ${serial}
                              SKIP_REGULAR_EXPRESSION "there is no test named ${name}[^A-Za-z0-9_];\\[  SKIPPED \\] ${name}"
-                             ENVIRONMENT "${rouse_test_environment}")
+                             ENVIRONMENT "${environment}")
     endforeach()
 endfunction()
