@@ -5,6 +5,7 @@
 
 #include "core/task.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #if defined(__linux__)
 #include <sched.h>
@@ -44,112 +45,6 @@ static void hold_until(atomic_bool *flag)
 
 /* ---- work meets workers ---- */
 
-enum { MOST_WORKERS = 4 };
-static struct {
-    rouse_runtime *runtime;
-    rouse_task tasks[MOST_WORKERS];
-    unsigned count;
-    atomic_uint running;
-} meeting;
-
-/* Ends when as many are inside as there are workers: each of them keeps one. */
-static int meet(void *state, void *result, rouse_context *context)
-{
-    (void)state;
-    (void)result;
-    (void)context;
-    atomic_fetch_add(&meeting.running, 1);
-    while (atomic_load(&meeting.running) < meeting.count)
-        sched_yield();
-    return ROUSE_OK;
-}
-
-static int call_a_meeting(void *state, void *result, rouse_context *context)
-{
-    static const rouse_task_type type = {.poll = meet};
-    (void)state;
-    (void)result;
-    (void)context;
-    for (unsigned i = 0; i < meeting.count; i++)
-        require_int(rouse_spawn_on(meeting.runtime, &meeting.tasks[i], &type, NULL), ==, ROUSE_OK);
-    return ROUSE_OK;
-}
-
-/* golang/go#45867, shadow#1046: somebody slept while there was work. */
-TEST(as_many_tasks_as_workers_run_at_the_same_time)
-{
-    static const rouse_task_type caller = {.poll = call_a_meeting};
-    for (unsigned i = 0; i < 4; i++) {
-        meeting.count = i < 2 ? 2 : MOST_WORKERS;
-        meeting.runtime = test_runtime_new(i % 2 == 0 ? TEST_STEALING : TEST_ROUND_ROBIN, meeting.count);
-        for (uint64_t round = test_scale(200, 10000); round > 0; round--) {
-            atomic_store(&meeting.running, 0);
-            if (round % 2 == 0)
-                require_int(rouse_block_on(meeting.runtime, &caller, NULL, NULL), ==, ROUSE_OK);
-            else
-                (void)call_a_meeting(NULL, NULL, NULL);
-            for (unsigned k = 0; k < meeting.count; k++)
-                require_int(rouse_join(&meeting.tasks[k], NULL), ==, ROUSE_OK);
-        }
-        test_runtime_end(meeting.runtime);
-    }
-}
-
-static struct {
-    struct test_bell bell;
-    atomic_bool woken, spawned;
-} other;
-
-static int note_woken(void *state, void *result, rouse_context *context)
-{
-    (void)state;
-    (void)result;
-    if (test_bell_poll(&other.bell, context) == ROUSE_PENDING)
-        return ROUSE_PENDING;
-    atomic_store(&other.woken, true);
-    return ROUSE_OK;
-}
-
-static int note_spawned(void *state, void *result, rouse_context *context)
-{
-    (void)state;
-    (void)result;
-    (void)context;
-    atomic_store(&other.spawned, true);
-    return ROUSE_OK;
-}
-
-static int wake_and_go_on(void *state, void *result, rouse_context *context)
-{
-    static const rouse_task_type spawned = {.poll = note_spawned};
-    (void)state;
-    (void)result;
-    (void)context;
-    test_bell_ring(&other.bell);
-    hold_until(&other.woken);
-    require_int(rouse_spawn(NULL, &spawned, NULL), ==, ROUSE_OK);
-    hold_until(&other.spawned);
-    return ROUSE_OK;
-}
-
-/* tokio#7879, tokio#7216, async-executor@c90fd30: what a task had woken waited for its end. */
-TEST(what_a_task_wakes_runs_although_the_task_goes_on)
-{
-    static const rouse_task_type waiting = {.poll = note_woken}, waking = {.poll = wake_and_go_on};
-    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
-    for (uint64_t i = test_scale(30, 3000); i > 0; i--) {
-        rouse_task task;
-        other.bell = (struct test_bell)TEST_BELL_INIT;
-        atomic_store(&other.woken, false);
-        atomic_store(&other.spawned, false);
-        require_int(rouse_spawn_on(runtime, &task, &waiting, NULL), ==, ROUSE_OK);
-        require_int(rouse_block_on(runtime, &five, NULL, NULL), ==, 5);
-        require_int(rouse_block_on(runtime, &waking, NULL, NULL), ==, ROUSE_OK);
-        require_int(rouse_join(&task, NULL), ==, ROUSE_OK);
-    }
-    test_runtime_end(runtime);
-}
-
 static atomic_bool stolen;
 
 static int be_stolen(void *state, void *result, rouse_context *context)
@@ -159,33 +54,6 @@ static int be_stolen(void *state, void *result, rouse_context *context)
     (void)context;
     atomic_store(&stolen, true);
     return ROUSE_OK;
-}
-
-static int spawn_and_hold(void *state, void *result, rouse_context *context)
-{
-    static const rouse_task_type type = {.poll = be_stolen};
-    (void)state;
-    (void)result;
-    (void)context;
-    atomic_store(&stolen, false);
-    for (int i = 0; i < 20; i++)
-        require_int(rouse_spawn(NULL, &type, NULL), ==, ROUSE_OK);
-    hold_until(&stolen);
-    return ROUSE_OK;
-}
-
-/* The design that this one descends from copied its list of victims before it was filled. */
-TEST(idle_workers_steal_what_one_worker_has_spawned)
-{
-    static const rouse_task_type type = {.poll = spawn_and_hold};
-    rouse_runtime_info info = {.size = sizeof info};
-    rouse_worker_stats stats[2];
-    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
-    for (int i = 0; i < 20; i++)
-        assert_int_equal(rouse_block_on(runtime, &type, NULL, NULL), ROUSE_OK);
-    assert_int_equal(rouse_runtime_stats(runtime, &info, stats, 2), ROUSE_OK);
-    assert_true(stats[0].steals + stats[1].steals >= 20);
-    test_runtime_end(runtime);
 }
 
 enum { OWN = 100 };
@@ -291,69 +159,6 @@ TEST_SERIAL(beside_pinned_fibers_idle_workers_cost_nothing_and_stealing_goes_on)
 
 /* ---- fairness ---- */
 
-enum { VOLLEYS = 2000 };
-static struct {
-    rouse_waker wakers[2];
-    bool watched; /* the third task has begun: the game counts from then on */
-    int polls;    /* of both since the third task was polled */
-    int worst;
-    int volleys;
-} game;
-
-static int play(void *state, void *result, rouse_context *context)
-{
-    int me = *(int *)state;
-    (void)result;
-    if (game.wakers[me].table == NULL)
-        game.wakers[me] = rouse_waker_clone(&context->waker);
-    game.polls += game.watched;
-    game.volleys += game.watched;
-    bool over = game.volleys >= VOLLEYS;
-    if (game.wakers[1 - me].table != NULL)
-        rouse_waker_wake_by_ref(&game.wakers[1 - me]);
-    return over ? ROUSE_OK : ROUSE_PENDING;
-}
-
-static int watch(void *state, void *result, rouse_context *context)
-{
-    (void)state;
-    (void)result;
-    game.watched = true;
-    game.worst = game.polls > game.worst ? game.polls : game.worst;
-    game.polls = 0;
-    if (game.volleys >= VOLLEYS)
-        return ROUSE_OK;
-    rouse_waker_wake_by_ref(&context->waker);
-    return ROUSE_PENDING;
-}
-
-static void play_on(rouse_runtime *runtime)
-{
-    static const rouse_task_type player = {.poll = play, .state_size = sizeof(int)}, watcher = {.poll = watch};
-    rouse_task tasks[3];
-    memset(&game, 0, sizeof game);
-    for (int i = 0; i < 2; i++)
-        require_int(rouse_spawn_on(runtime, &tasks[i], &player, &i), ==, ROUSE_OK);
-    require_int(rouse_spawn_on(runtime, &tasks[2], &watcher, NULL), ==, ROUSE_OK);
-    for (int i = 0; i < 3; i++)
-        require_int(rouse_join(&tasks[i], NULL), ==, ROUSE_OK);
-    for (int i = 0; i < 2; i++)
-        rouse_waker_drop(&game.wakers[i]);
-    require_int(game.volleys, >=, VOLLEYS);
-    require_int(game.worst, <=, 100);
-}
-
-/* tokio#2349, tokio#5686: two tasks that wake each other had the worker to themselves. */
-TEST(two_tasks_that_wake_each_other_do_not_starve_a_third)
-{
-    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
-        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 1);
-        for (int i = 0; i < 20; i++)
-            play_on(runtime);
-        test_runtime_end(runtime);
-    }
-}
-
 enum { PARTS = 1000 };
 static struct {
     rouse_op ops[PARTS];
@@ -389,58 +194,6 @@ static void do_a_whole(rouse_runtime *runtime)
 TEST(a_task_of_many_parts_gets_to_all_of_them)
 {
     test_on_each_executor(do_a_whole);
-}
-
-static struct {
-    struct test_bell bell;
-    rouse_op sleep;
-    bool armed;
-    atomic_bool awake;
-} beside;
-
-static int compute_until_awake(void *state, void *result, rouse_context *context)
-{
-    (void)state;
-    (void)result;
-    if (test_bell_poll(&beside.bell, context) == ROUSE_PENDING)
-        return ROUSE_PENDING;
-    hold_until(&beside.awake);
-    return ROUSE_OK;
-}
-
-/* Its timer is armed on the worker that computes from then on: what it wakes is the next there. */
-static int sleep_beside(void *state, void *result, rouse_context *context)
-{
-    (void)state;
-    (void)result;
-    if (!beside.armed)
-        rouse_sleep_init(&beside.sleep, rouse_after(ROUSE_MS(2)));
-    if (rouse_op_poll(&beside.sleep, context) == ROUSE_PENDING) {
-        if (!beside.armed)
-            test_bell_ring(&beside.bell);
-        beside.armed = true;
-        return ROUSE_PENDING;
-    }
-    atomic_store(&beside.awake, true);
-    return ROUSE_OK;
-}
-
-/* golang/go#38860: who slept on a processor that computed came late. */
-TEST(timers_of_a_worker_that_computes_are_served_by_another)
-{
-    static const rouse_task_type computing = {.poll = compute_until_awake}, sleeping = {.poll = sleep_beside};
-    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
-    for (uint64_t i = test_scale(20, 2000); i > 0; i--) {
-        rouse_task task;
-        beside.bell = (struct test_bell)TEST_BELL_INIT;
-        beside.armed = false;
-        atomic_store(&beside.awake, false);
-        require_int(rouse_spawn_on(runtime, &task, &computing, NULL), ==, ROUSE_OK);
-        require_int(rouse_block_on(runtime, &five, NULL, NULL), ==, 5);
-        require_int(rouse_block_on(runtime, &sleeping, NULL, NULL), ==, ROUSE_OK);
-        require_int(rouse_join(&task, NULL), ==, ROUSE_OK);
-    }
-    test_runtime_end(runtime);
 }
 
 /* ---- turns and queues ---- */
@@ -1073,6 +826,54 @@ TEST(destructors_of_threads_and_exit_handlers_may_use_the_library)
         }
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_int_equal(status, 0);
+    }
+}
+
+static int wait_idly(void *unused)
+{
+    rouse_deadline deadline = {{0}};
+    (void)unused;
+    int64_t cpu = test_cpu_ns();
+    require_int(rouse_sleep(ROUSE_MS(30)), ==, ROUSE_OK);
+    if (!test_is_slow())
+        require_int(test_cpu_ns() - cpu, <, ROUSE_MS(10));
+    require(kill(getpid(), SIGHUP) == 0);
+    require_int(rouse_signal_wait(ROUSE_SIGNAL_HANG_UP), ==, ROUSE_SIGNAL_HANG_UP);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(2))), ==, ROUSE_OK);
+    require_int(rouse_signal_wait(ROUSE_SIGNAL_HANG_UP), ==, ROUSE_TIMED_OUT);
+    return rouse_deadline_leave(&deadline);
+}
+
+static int wait_for_what_was_kept(void *unused)
+{
+    rouse_deadline deadline = {{0}};
+    (void)unused;
+    require_int(rouse_signal_wait(ROUSE_SIGNAL_TERMINATE), ==, ROUSE_SIGNAL_TERMINATE);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(2))), ==, ROUSE_OK);
+    require_int(rouse_signal_wait(ROUSE_SIGNAL_HANG_UP), ==, ROUSE_TIMED_OUT);
+    return rouse_deadline_leave(&deadline);
+}
+
+/* libuv#3483, libevent#307: after a signal just before the fork the child span, or it heard no signal any more. */
+TEST(a_forked_child_is_idle_and_hears_its_own_signals_only)
+{
+    for (int kind = 0; kind < (FAULTS_THREAD_SANITIZER ? 1 : TEST_EXECUTORS); kind++) {
+        rouse_options options = test_options((enum test_executor)kind, 2);
+        int status = -1;
+        assert_int_equal(rouse_signal_catch(ROUSE_SIGNAL_HANG_UP | ROUSE_SIGNAL_TERMINATE), ROUSE_OK);
+        assert_int_equal(raise(SIGTERM), 0);
+        fflush(NULL);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            test_time_limit(test_is_slow() ? 60 : 10);
+            require_int(rouse_run(wait_idly, NULL, &options), ==, ROUSE_OK);
+            _exit(0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+        assert_int_equal(rouse_run(wait_for_what_was_kept, NULL, &options), ROUSE_OK);
+        rouse_signal_restore();
     }
 }
 
