@@ -5,6 +5,7 @@
 #include "core/registry.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #if defined(__linux__)
 #include "backend/backend.h"
 #include "core/alloc.h"
@@ -919,4 +920,73 @@ static int serve_beside_the_restless(void *unused)
 TEST_SERIAL(beside_tasks_that_never_rest_sockets_are_served)
 {
     on_each_executor(serve_beside_the_restless, NULL);
+}
+
+/* ---- clients that dawdle ---- */
+
+enum { DAWDLERS = 1000, REQUEST = 16 };
+
+static int serve_in_time(void *stream)
+{
+    char request[REQUEST];
+    rouse_deadline deadline = {{0}};
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(test_is_slow() ? 500 : 250))), ==, ROUSE_OK);
+    int status = rouse_read_exact(stream, request, sizeof request, NULL);
+    if (status == ROUSE_OK)
+        (void)rouse_write_all(stream, request, sizeof request, NULL);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    return rouse_close(stream);
+}
+
+static void dawdle(void *count)
+{
+    static int clients[DAWDLERS];
+    int dawdlers = *(int *)count;
+    for (int i = 0; i < dawdlers; i++) {
+        clients[i] = test_connect_port(target.port);
+        (void)send(clients[i], "x", 1, MSG_NOSIGNAL);
+    }
+    for (int i = 0; i < 10; i++) { /* those in a hurry are served while the others are there */
+        int client = test_connect_port(target.port);
+        test_send_all(client, "sixteen bytes !!", REQUEST);
+        test_expect(client, "sixteen bytes !!");
+        test_expect_end(client);
+        test_close(client);
+        (void)send(clients[i], "x", 1, MSG_NOSIGNAL);
+    }
+    for (int i = 0; i < dawdlers; i++) {
+        char data;
+        ptrdiff_t end = test_receive(clients[i], &data, 1, TEST_SOON);
+        require(end == 0 || end == -ECONNRESET); /* closed, with bytes unread or without */
+        test_close(clients[i]);
+    }
+    require_int(rouse_listener_close(door), ==, ROUSE_OK);
+}
+
+static int serve_dawdlers(void *unused)
+{
+    test_thread thread;
+    rouse_scope scope;
+    int count = (int)test_scale(200, DAWDLERS), descriptors = test_descriptor_count();
+    (void)unused;
+    open_the_door();
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    test_thread_start(&thread, dawdle, &count);
+    require_int(rouse_serve(door, serve_in_time), ==, ROUSE_CLOSED);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    test_thread_join(&thread, TEST_SOON);
+    require_int(test_descriptor_count(), ==, descriptors);
+    return ROUSE_OK;
+}
+
+/* libevent#593, tiny-nginx#3: clients that sent a byte now and then held every connection that could be had. */
+TEST(clients_that_dawdle_are_closed_in_time_and_the_others_served)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (limit.rlim_cur < 2 * DAWDLERS + 100 && limit.rlim_max > limit.rlim_cur) {
+        limit.rlim_cur = limit.rlim_max;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    }
+    on_each_executor(serve_dawdlers, NULL);
 }
