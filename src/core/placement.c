@@ -74,6 +74,8 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
 {
     struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
     struct worker *worker = runtime_worker(runtime);
+    if (!worker && runtime_is_forked(runtime))
+        return; /* a parent's task that a forked child wakes: it never runs here, and locks may be held for ever */
     if (atomic_size_load(&cell->slot.word, ACQUIRE) & STATE_PINNED) { /* pairs with pin in worker.c */
         struct worker *home = &runtime->worker[atomic_u32_load(task_hooks(cell)->home(cell), RELAXED)];
         if (home == worker)

@@ -12,7 +12,7 @@
 
 int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocator *allocator)
 {
-    *reactor = (struct reactor){.waiting_until_ns = INT64_MIN, .owner = owner};
+    *reactor = (struct reactor){.waiting_until_ns = INT64_MIN, .owner = owner, .process = os_process()};
     atomic_u32_init(&reactor->woken, 0);
     wheel_init(&reactor->wheel, os_now());
     return backend_open(&reactor->backend, allocator);
@@ -123,7 +123,7 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
 
 void reactor_wake(struct reactor *reactor)
 {
-    if (atomic_u32_exchange(&reactor->woken, 1, ACQ_REL) == 0)
+    if (atomic_u32_exchange(&reactor->woken, 1, ACQ_REL) == 0 && !reactor_is_forked(reactor))
         backend_wake(reactor->backend);
 }
 

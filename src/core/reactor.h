@@ -19,6 +19,7 @@ struct reactor {
     struct lock turn;         /* the right to wait or sweep */
     struct backend *backend;  /* the kernel's set */
     const void *owner;        /* the runtime it belongs to; only compared */
+    uint32_t process;         /* os_process() of the maker */
     struct lock timer_lock;   /* the wheel and waiting_until_ns */
     struct wheel wheel;       /* timers armed here */
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
@@ -41,7 +42,14 @@ void reactor_fini(struct reactor *reactor, reactor_report_function *report, void
  * and expires. A deadline in the past does not wait. Answers how many events and timers there were. */
 size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns);
 
-/* The wait in progress, or the next one, returns. Any thread. */
+/* Does it belong to the parent of this process? The kernel's set is then shared with the parent, or given up already:
+ * nobody may touch it, nor look at `backend`. */
+static inline bool reactor_is_forked(const struct reactor *reactor)
+{
+    return reactor->process != os_process();
+}
+
+/* The wait in progress, or the next one, returns. Any thread. Does nothing in a forked child. */
 void reactor_wake(struct reactor *reactor);
 
 /* The first timer; ROUSE_NEVER if there is none. */

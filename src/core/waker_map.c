@@ -13,11 +13,26 @@ static unsigned wanted(const struct slot *slot)
            (list_is_empty(&slot->write.waiters) ? 0u : (unsigned)BACKEND_WRITE);
 }
 
+/* Under the lock, in a forked child that waits itself for what its parent waits for: the parent's waiters are not here, and
+ * their wakers may lead to locks that are held for ever. Readiness is what the parent's events said: only attaching tells. */
+static void forget_parent(struct slot *slot)
+{
+    struct list_node *link;
+    while ((link = list_pop_front(&slot->read.waiters)) || (link = list_pop_front(&slot->write.waiters)))
+        wait_forget(CONTAINER_OF(link, struct wait_node, link));
+    slot->reactor = NULL;
+    slot->source.record = NULL;
+}
+
 /* Under the lock: puts the node on the list, with the source attached and armed. *waker is taken over on PENDING; a waker
  * that it replaces comes back in its place. */
 static int insert(struct slot *slot, struct channel *channel, struct wait_node *node, rouse_waker *waker,
                   struct reactor *reactor)
 {
+    if (reactor_is_forked(reactor))
+        return ROUSE_FORKED;
+    if (slot->reactor && slot->reactor != reactor && reactor_is_forked(slot->reactor))
+        forget_parent(slot);
     /* Attached to another runtime's reactor, which perhaps nobody drives: it moves here unless somebody waits there. */
     if (slot->reactor && slot->reactor->owner != reactor->owner && !wanted(slot))
         waker_map_detach(slot, false);
@@ -233,7 +248,8 @@ void waker_map_detach(struct slot *slot, bool closing)
     if (!slot->reactor)
         return;
     bool private = !(slot->flags & SLOT_SHARED) && slot->forks == os_forks();
-    backend_detach(slot->reactor->backend, &slot->source, closing && private);
+    if (!reactor_is_forked(slot->reactor)) /* else the set is the parent's, who goes on waiting */
+        backend_detach(slot->reactor->backend, &slot->source, closing && private);
     slot->reactor = NULL;
 }
 

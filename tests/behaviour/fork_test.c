@@ -2,10 +2,13 @@
 #include "support/faults.h"
 #include "support/runtimes.h"
 
+#if defined(__unix__)
+
+#include "support/io.h"
+
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#if defined(__unix__)
 
 /* ThreadSanitizer ends a forked child that starts threads. */
 #define FORK_THREADS (!FAULTS_THREAD_SANITIZER)
@@ -172,6 +175,208 @@ TEST(abandoning_in_the_parent_does_nothing)
     rouse_runtime_abandon(NULL);
     assert_int_equal(rouse_block_on(runtime, &three, NULL, NULL), 3);
     test_runtime_end(runtime);
+}
+
+/* ---- what the parent waits for ---- */
+
+static int wait_for_a_moment(rouse_op *op)
+{
+    rouse_deadline deadline = {{0}};
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_op_await(op), ==, ROUSE_TIMED_OUT);
+    return rouse_deadline_leave(&deadline);
+}
+
+static ptrdiff_t wait_soon(rouse_op *op)
+{
+    rouse_deadline deadline = {{0}};
+    require_int(rouse_deadline_enter(&deadline, rouse_after(TEST_SOON)), ==, ROUSE_OK);
+    ptrdiff_t answer = rouse_op_await(op);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    return answer;
+}
+
+static char byte;
+
+/* Attaches it: from now on the parent is told of events, and does not look for itself. */
+static int find_nothing(void *stream)
+{
+    rouse_op op;
+    rouse_read_init(&op, stream, &byte, 1);
+    return wait_for_a_moment(&op);
+}
+
+static int find_something(void *stream)
+{
+    rouse_op op;
+    rouse_read_init(&op, stream, &byte, 1);
+    return (int)wait_soon(&op);
+}
+
+static void close_it(void *stream)
+{
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+}
+
+static void close_in_child(rouse_runtime *runtime)
+{
+    int peer;
+    rouse_stream *stream = unix_stream(&peer);
+    require_int(test_fiber(runtime, find_nothing, stream), ==, ROUSE_OK);
+    require_int(in_child(close_it, stream), ==, 0);
+    test_send_all(peer, "x", 1);
+    require_int(test_fiber(runtime, find_something, stream), ==, 1);
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+    test_close(peer);
+}
+
+TEST(a_child_that_closes_its_copy_of_a_stream_takes_no_event_from_the_parent)
+{
+    test_on_each_executor(close_in_child);
+}
+
+static int get_no_signal(void *unused)
+{
+    rouse_op op;
+    (void)unused;
+    rouse_signal_wait_init(&op, ROUSE_SIGNAL_TERMINATE);
+    return wait_for_a_moment(&op);
+}
+
+static int get_a_signal(void *unused)
+{
+    rouse_op op;
+    (void)unused;
+    rouse_signal_wait_init(&op, ROUSE_SIGNAL_TERMINATE);
+    return (int)wait_soon(&op);
+}
+
+static int sleep_a_moment(void *unused)
+{
+    (void)unused;
+    return rouse_sleep(ROUSE_MS(5));
+}
+
+/* What happens when a process ends. */
+static void end_signals(void *unused)
+{
+    (void)unused;
+    rouse_signal_restore();
+}
+
+static void end_signals_in_child(rouse_runtime *runtime)
+{
+    require_int(test_fiber(runtime, get_no_signal, NULL), ==, ROUSE_OK);
+    rouse_task waiter;
+    require_int(rouse_spawn_fiber_at(&waiter, runtime, get_a_signal, NULL, 0, 0, NULL, ROUSE_HERE), ==, ROUSE_OK);
+    require_int(test_fiber(runtime, sleep_a_moment, NULL), ==, ROUSE_OK); /* by now it waits, most likely */
+    require_int(in_child(end_signals, NULL), ==, 0);
+    require(kill(getpid(), SIGTERM) == 0);
+    require_int(rouse_join(&waiter, NULL), ==, ROUSE_SIGNAL_TERMINATE);
+    rouse_signal_restore();
+}
+
+TEST(a_child_that_ends_takes_no_signal_from_the_parent)
+{
+    test_on_each_executor(end_signals_in_child);
+}
+
+struct heirloom {
+    rouse_runtime *runtime;
+    rouse_task reader, waiter;
+    rouse_stream *stream;
+    struct test_bell bell;
+    int peer;
+    bool abandons;
+};
+
+static void disturb(void *argument)
+{
+    struct heirloom *heirloom = argument;
+    if (heirloom->abandons)
+        rouse_runtime_abandon(heirloom->runtime);
+    test_bell_ring(&heirloom->bell);
+    rouse_abort(&heirloom->waiter);
+    rouse_abort(&heirloom->reader);
+    require_int(rouse_close(heirloom->stream), ==, ROUSE_OK);
+}
+
+static void use_in_child(void *argument)
+{
+    struct heirloom *heirloom = argument;
+    if (heirloom->abandons)
+        rouse_runtime_abandon(heirloom->runtime);
+    rouse_runtime *runtime = test_runtime_new(FORK_THREADS ? TEST_STEALING : TEST_SINGLE, 2);
+    for (int i = 0; i < 3; i++) {
+        require_int(test_fiber(runtime, find_nothing, heirloom->stream), ==, ROUSE_OK);
+        test_send_all(heirloom->peer, "x", 1);
+        require_int(test_fiber(runtime, find_something, heirloom->stream), ==, 1);
+    }
+    require_int(rouse_close(heirloom->stream), ==, ROUSE_OK);
+    test_runtime_end(runtime);
+}
+
+/* A task of the parent waits for a stream, and another for a bell, while the child does something. On the first kind of
+ * executor nobody works meanwhile. */
+static void inherit(void (*in_the_child)(void *heirloom), int kinds)
+{
+    for (int i = 0; i < 2 * kinds; i++) {
+        struct heirloom heirloom = {.bell = TEST_BELL_INIT, .abandons = i >= kinds};
+        struct test_bell *bell = &heirloom.bell;
+        ptrdiff_t answer = 0;
+        rouse_op op;
+        heirloom.runtime = test_runtime_new((enum test_executor)(i % kinds), 2);
+        heirloom.stream = unix_stream(&heirloom.peer);
+        require_int(test_fiber(heirloom.runtime, find_nothing, heirloom.stream), ==, ROUSE_OK);
+        rouse_read_init(&op, heirloom.stream, &byte, 1);
+        require_int(rouse_spawn_on(heirloom.runtime, &heirloom.reader, &op_task, &op), ==, ROUSE_OK);
+        require_int(rouse_spawn_on(heirloom.runtime, &heirloom.waiter, &test_bell_task, &bell), ==, ROUSE_OK);
+        for (bool waits = false; !waits;) {
+            require_int(rouse_block_on(heirloom.runtime, &three, NULL, NULL), ==, 3);
+            pthread_mutex_lock(&bell->lock);
+            waits = bell->waiter.table != NULL;
+            pthread_mutex_unlock(&bell->lock);
+        }
+        require_int(in_child(in_the_child, &heirloom), ==, 0);
+        test_send_all(heirloom.peer, "x", 1);
+        require_int(rouse_join(&heirloom.reader, &answer), ==, ROUSE_OK);
+        require_int(answer, ==, 1);
+        test_bell_ring(bell);
+        require_int(rouse_join(&heirloom.waiter, NULL), ==, ROUSE_OK);
+        require_int(rouse_close(heirloom.stream), ==, ROUSE_OK);
+        test_close(heirloom.peer);
+        test_runtime_end(heirloom.runtime);
+    }
+}
+
+TEST(a_child_that_wakes_aborts_and_closes_disturbs_no_task_of_the_parent)
+{
+    inherit(disturb, TEST_EXECUTORS);
+}
+
+TEST(a_child_waits_for_an_inherited_stream_with_a_runtime_of_its_own)
+{
+    inherit(use_in_child, 1);
+}
+
+static void poll_in_child(void *argument)
+{
+    struct hand hand;
+    hand_init(&hand);
+    rouse_read_init(&hand.op, argument, &byte, 1);
+    require_int(hand_poll(&hand), ==, ROUSE_FORKED);
+    hand_fini(&hand);
+}
+
+TEST(an_operation_polled_by_hand_in_a_child_does_not_join_the_parents_waiters)
+{
+    int peer;
+    rouse_stream *stream = unix_stream(&peer);
+    assert_int_equal(rouse_block_on(NULL, &three, NULL, NULL), 3);
+    assert_int_equal(in_child(poll_in_child, stream), 0);
+    assert_int_equal(rouse_close(stream), ROUSE_OK);
+    test_close(peer);
+    end_default_runtime();
 }
 
 #endif

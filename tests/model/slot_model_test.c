@@ -57,6 +57,11 @@ uint32_t os_forks(void)
     return 0;
 }
 
+uint32_t os_process(void)
+{
+    return 0;
+}
+
 int os_at_exit(void (*hook)(void))
 {
     (void)hook;
@@ -173,7 +178,7 @@ static bool only_the_kernel_waits(void)
 /* ---- readers ---- */
 
 /* The system call. */
-static enum call_outcome take(struct slot_call *call, unsigned channel)
+static enum call_outcome take_some(struct slot_call *call, unsigned channel)
 {
     os_handle number = call->slot->source.handle;
     struct descriptor *descriptor = &descriptors[number];
@@ -193,7 +198,7 @@ static int attempt(unsigned channel, struct wait_node *node)
     rouse_waker waker = signal_waker(model_self());
     struct slot_call call;
     int status = waker_map_begin(&call, handle, channel, node, &waker);
-    return status == ROUSE_OK ? waker_map_end(&call, take(&call, channel), node, &waker) : status;
+    return status == ROUSE_OK ? waker_map_end(&call, take_some(&call, channel), node, &waker) : status;
 }
 
 /* The waiter's frame: freed by it as soon as the operation is over. */
