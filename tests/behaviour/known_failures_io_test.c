@@ -392,7 +392,7 @@ static int play_ball(void *unused)
 {
     rouse_scope scope;
     (void)unused;
-    ball.rounds = test_scale(4000, 10000000);
+    ball.rounds = test_scale(4000, 2000000);
     pair_of_streams(ball.streams);
     age(ball.streams[0], 50);
     age(ball.streams[1], 70);
