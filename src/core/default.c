@@ -10,6 +10,7 @@
 static struct {
     struct lock lock;    /* making */
     atomic_ptr runtime;  /* the default runtime, or NULL; RELEASE after making, ACQUIRE in use */
+    atomic_u32 process;  /* whose it is: known without looking at what may be ending */
     atomic_size borrows; /* threads inside a call that uses it; ENDING while it is shut down */
     bool ends_at_exit;   /* end_at_exit is registered with the system */
 } the_default;
@@ -17,6 +18,13 @@ static struct {
 static void end_at_exit(void)
 {
     rouse_default_shutdown(0);
+}
+
+static bool is_forked(void)
+{
+    /* ACQUIRE pairs with RELEASE in rouse_runtime_default. */
+    return atomic_ptr_load(&the_default.runtime, ACQUIRE) &&
+           atomic_u32_load(&the_default.process, RELAXED) != os_process();
 }
 
 rouse_runtime *rouse_runtime_default(void)
@@ -27,6 +35,7 @@ rouse_runtime *rouse_runtime_default(void)
     lock_acquire(&the_default.lock);
     runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
     if (!runtime && rouse_runtime_new(&runtime, NULL) == ROUSE_OK) {
+        atomic_u32_store(&the_default.process, os_process(), RELAXED);
         atomic_ptr_store(&the_default.runtime, runtime, RELEASE);
         if (!the_default.ends_at_exit)
             the_default.ends_at_exit = os_at_exit(end_at_exit) == ROUSE_OK;
@@ -42,7 +51,7 @@ int rouse_default_shutdown(int64_t timeout_ns)
     rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
     if (!runtime)
         return ROUSE_OK;
-    if (runtime_is_forked(runtime)) {
+    if (is_forked()) {
         /* The parent's borrowers are not in this process. */
         rouse_runtime_abandon(runtime);
         atomic_size_store(&the_default.borrows, 0, RELEASE);
@@ -63,8 +72,7 @@ int rouse_default_shutdown(int64_t timeout_ns)
 
 int default_borrow(void)
 {
-    const rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
-    if (runtime && runtime_is_forked(runtime))
+    if (is_forked())
         return ROUSE_FORKED;
     if (!(atomic_size_add(&the_default.borrows, 1, ACQ_REL) & ENDING)) /* with rouse_default_shutdown */
         return ROUSE_OK;
