@@ -284,6 +284,46 @@ TEST(serving_answers_each_visitor_until_the_listener_is_closed)
     on_each_executor(serve_visitors, NULL);
 }
 
+static void visit_around_a_cancel(void *argument)
+{
+    int peer = test_connect(&target);
+    test_expect(peer, "!");
+    test_expect_end(peer);
+    test_close(peer);
+    require_int(rouse_scope_cancel(argument, 0), ==, ROUSE_OK);
+    peer = test_connect(&target); /* turned away: by a close, or by a reset */
+    char byte;
+    require_int(test_receive(peer, &byte, 1, TEST_SOON), <=, 0);
+    test_close(peer);
+}
+
+static int greet(void *argument)
+{
+    require_int(rouse_write_all(argument, "!", 1, NULL), ==, ROUSE_OK);
+    return rouse_close(argument);
+}
+
+static int serve_into_cancelled_scope(void *unused)
+{
+    test_thread thread;
+    rouse_scope scope;
+    (void)unused;
+    listen_again(NULL);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    test_thread_start(&thread, visit_around_a_cancel, &scope);
+    require_int(rouse_serve(listener, greet), ==, ROUSE_CANCELLED);
+    require_int(rouse_listener_close(listener), ==, ROUSE_CLOSED);
+    require_int(rouse_is_cancelled(), ==, 0);
+    test_thread_join(&thread, TEST_SOON);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    return ROUSE_OK;
+}
+
+TEST(serving_into_a_scope_ends_when_that_is_cancelled)
+{
+    on_each_executor(serve_into_cancelled_scope, NULL);
+}
+
 /* ---- growth ---- */
 
 static int churn(void *unused)
