@@ -486,15 +486,6 @@ TEST(a_wake_under_a_lock_while_the_runtime_ends_does_not_deadlock)
     }
 }
 
-static atomic_int born, buried, homeless;
-
-struct generation {
-    rouse_runtime *runtime;
-    int left;
-};
-
-static void have_heirs(void *state);
-
 static int wait_for_the_end(void *state, void *result, rouse_context *context)
 {
     (void)state;
@@ -503,52 +494,30 @@ static int wait_for_the_end(void *state, void *result, rouse_context *context)
     return ROUSE_PENDING;
 }
 
-static const rouse_task_type heir = {
-    .poll = wait_for_the_end, .drop = have_heirs, .state_size = sizeof(struct generation)};
+static atomic_int buried;
 
-static void have_heirs(void *state)
+static void look_for_the_runtime(void *state)
 {
-    struct generation *own = state, next = {own->runtime, own->left - 1};
+    require(rouse_runtime_current() == *(rouse_runtime **)state);
     atomic_fetch_add(&buried, 1);
-    if (rouse_runtime_current() != own->runtime)
-        atomic_fetch_add(&homeless, 1);
-    for (int i = 0; own->left > 0 && i < 2; i++) {
-        int status = i == 0 ? rouse_spawn(NULL, &heir, &next) : rouse_spawn_on(own->runtime, NULL, &heir, &next);
-        require(status == ROUSE_OK || status == ROUSE_SHUTTING_DOWN);
-        atomic_fetch_add(&born, status == ROUSE_OK);
-    }
 }
 
-static void end_with_heirs(int generations)
-{
-    for (uint64_t i = test_scale(60, 6000); i > 0; i--) {
-        rouse_runtime *runtime = test_runtime_new((enum test_executor)(i % TEST_EXECUTORS), 2);
-        struct generation first = {runtime, generations};
-        atomic_store(&born, 0);
-        atomic_store(&buried, 0);
-        atomic_store(&homeless, 0);
-        for (int k = 0; k < 5; k++) {
-            require_int(rouse_spawn_on(runtime, NULL, &heir, &first), ==, ROUSE_OK);
-            atomic_fetch_add(&born, 1);
-        }
-        if (i % 2 == 0)
-            require_int(rouse_block_on(runtime, &five, NULL, NULL), ==, 5);
-        test_runtime_end(runtime);
-        require_int(atomic_load(&buried), ==, atomic_load(&born));
-        require_int(atomic_load(&homeless), ==, 0);
-    }
-}
-
-/* tokio#3752, tokio#3869: tasks that were spawned while the runtime ended leaked. */
-TEST(what_is_spawned_while_the_runtime_ends_is_refused_or_dropped_once)
-{
-    end_with_heirs(3);
-}
+static const rouse_task_type mourner = {
+    .poll = wait_for_the_end, .drop = look_for_the_runtime, .state_size = sizeof(rouse_runtime *)};
 
 /* tokio#4213: tasks were dropped where no runtime was known. */
 TEST(a_drop_function_knows_its_runtime_also_at_the_end)
 {
-    end_with_heirs(0);
+    for (uint64_t i = test_scale(30, 3000); i > 0; i--) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)(i % TEST_EXECUTORS), 2);
+        atomic_store(&buried, 0);
+        for (int k = 0; k < 5; k++)
+            require_int(rouse_spawn_on(runtime, NULL, &mourner, &runtime), ==, ROUSE_OK);
+        if (i % 2 == 0) /* polled, or not yet */
+            require_int(rouse_block_on(runtime, &five, NULL, NULL), ==, 5);
+        test_runtime_end(runtime);
+        require_int(atomic_load(&buried), ==, 5);
+    }
 }
 
 /* A task that owns what it waits for. */
@@ -609,7 +578,6 @@ TEST(a_runtime_may_end_with_operations_in_flight)
     int count = (int)test_scale(200, OWNERS), descriptors = test_descriptor_count();
     for (int round = 0; round < 2 * TEST_EXECUTORS; round++) {
         rouse_runtime *runtime = test_runtime_new((enum test_executor)(round / 2), 2);
-        struct generation childless = {runtime, 0};
         int open = 0;
         for (int i = 0; i < count; i++) {
             struct owner owner;
@@ -619,7 +587,7 @@ TEST(a_runtime_may_end_with_operations_in_flight)
             else if (i % 40 == 1)
                 require_int(rouse_listen(&owner.listener, "127.0.0.1:0", NULL), ==, ROUSE_OK);
             else if (i % 4 == 2)
-                require_int(rouse_spawn_on(runtime, &owner.task, &heir, &childless), ==, ROUSE_OK);
+                require_int(rouse_spawn_on(runtime, &owner.task, &mourner, &runtime), ==, ROUSE_OK);
             require_int(rouse_spawn_on(runtime, NULL, &type, &owner), ==, ROUSE_OK);
         }
         if (round % 2 == 0) /* all were polled, or some, or none */
@@ -683,7 +651,7 @@ static void disturb(void *unused)
 TEST(a_runtime_under_load_ends_in_time)
 {
     static const rouse_task_type teller = {.poll = tell_waker, .state_size = sizeof(int)};
-    for (uint64_t i = test_scale(30, 10000); i > 0; i--) {
+    for (uint64_t i = test_scale(15, 10000); i > 0; i--) {
         enum test_executor kind = (enum test_executor)(i % TEST_EXECUTORS);
         rouse_runtime *runtime = test_runtime_new(kind, 2);
         test_thread thread;
@@ -711,59 +679,6 @@ TEST(a_runtime_under_load_ends_in_time)
         for (int k = 0; k < 4; k++)
             test_close(load.peers[k]);
     }
-}
-
-static int end_from_inside(void *state, void *result, rouse_context *context)
-{
-    (void)result;
-    (void)context;
-    return rouse_runtime_shutdown(*(rouse_runtime **)state, 0, NULL, NULL);
-}
-
-static int end_from_a_fiber(void *runtime)
-{
-    return rouse_runtime_shutdown(runtime, 0, NULL, NULL);
-}
-
-static void end_patiently(void *runtime)
-{
-    int status;
-    while ((status = rouse_runtime_shutdown(runtime, ROUSE_S(60), NULL, NULL)) == ROUSE_BUSY)
-        sched_yield();
-    require_int(status, ==, ROUSE_OK);
-}
-
-/* asio@6c78f32fa: ending twice. */
-TEST(ending_twice_or_from_inside_is_refused)
-{
-    static const rouse_task_type inside = {.poll = end_from_inside, .state_size = sizeof(rouse_runtime *)};
-    static const rouse_task_type type = {.poll = stall_once};
-    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
-        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 1);
-        test_thread thread;
-        int status;
-        require_int(rouse_block_on(runtime, &inside, &runtime, NULL), ==, ROUSE_BUSY);
-        require_int(test_fiber(runtime, end_from_a_fiber, runtime), ==, ROUSE_BUSY);
-        memset(&stall, 0, sizeof stall);
-        sem_init(&stall.stalled, 0, 0);
-        if (kind == TEST_SINGLE) { /* whoever ends it runs its tasks */
-            test_runtime_end(runtime);
-            continue;
-        }
-        require_int(rouse_spawn_on(runtime, NULL, &type, NULL), ==, ROUSE_OK);
-        test_await(&stall.stalled);
-        require_int(rouse_runtime_shutdown(runtime, 0, NULL, NULL), ==, ROUSE_TIMED_OUT);
-        require_int(rouse_spawn_on(runtime, NULL, &five, NULL), ==, ROUSE_SHUTTING_DOWN);
-        test_thread_start(&thread, end_patiently, runtime);
-        while ((status = rouse_runtime_shutdown(runtime, 0, NULL, NULL)) == ROUSE_TIMED_OUT)
-            sched_yield();
-        require_int(status, ==, ROUSE_BUSY);
-        atomic_store(&stall.go, true);
-        test_thread_join(&thread, TEST_SOON);
-        rouse_waker_drop(&stall.waker);
-        sem_destroy(&stall.stalled);
-    }
-    assert_int_equal(rouse_runtime_shutdown(NULL, 0, NULL, NULL), ROUSE_INVALID);
 }
 
 /* ---- threads and processes that end ---- */
@@ -877,6 +792,44 @@ TEST(a_forked_child_is_idle_and_hears_its_own_signals_only)
     }
 }
 
+static void send_signals(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&enough))
+        require(kill(getpid(), SIGHUP) == 0);
+}
+
+/* libuv#2398, libuv#2415: a handle was closed with signals on their way to it. */
+TEST(signals_on_their_way_do_no_harm_when_they_are_not_caught_any_more)
+{
+    struct sigaction before, ignoring = {.sa_handler = SIG_IGN}, found;
+    test_thread thread;
+    struct hand waiting;
+    hand_init(&waiting);
+    assert_int_equal(sigaction(SIGHUP, &ignoring, &before), 0);
+    int descriptors = test_descriptor_count();
+    atomic_store(&enough, false);
+    test_thread_start(&thread, send_signals, NULL);
+    for (uint64_t i = test_scale(500, 50000); i > 0; i--) {
+        rouse_signal_wait_init(&waiting.op, ROUSE_SIGNAL_HANG_UP);
+        ptrdiff_t status = hand_poll(&waiting);
+        require(status == ROUSE_PENDING || status == ROUSE_SIGNAL_HANG_UP);
+        if (i % 2 == 0)
+            rouse_op_cancel(&waiting.op);
+        rouse_signal_restore();
+        status = i % 2 == 0 || status != ROUSE_PENDING ? ROUSE_CLOSED : hand_finish(&waiting);
+        require(status == ROUSE_CLOSED || status == ROUSE_SIGNAL_HANG_UP);
+        assert_int_equal(sigaction(SIGHUP, NULL, &found), 0);
+        assert_true(found.sa_handler == SIG_IGN);
+    }
+    atomic_store(&enough, true);
+    test_thread_join(&thread, TEST_SOON);
+    hand_fini(&waiting);
+    end_default_runtime();
+    assert_int_equal(test_descriptor_count(), descriptors);
+    assert_int_equal(sigaction(SIGHUP, &before, NULL), 0);
+}
+
 /* ---- fibers ---- */
 
 static _Thread_local int of_this_thread;
@@ -912,7 +865,7 @@ TEST(a_fiber_stays_on_its_thread_and_finds_its_errno)
 {
     for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
         rouse_options options = test_options((enum test_executor)kind, 4);
-        for (uint64_t i = test_scale(5, 500); i > 0; i--)
+        for (uint64_t i = test_scale(2, 500); i > 0; i--)
             assert_int_equal(rouse_run(look_often, NULL, &options), ROUSE_OK);
     }
 }
