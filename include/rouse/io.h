@@ -65,7 +65,8 @@ ROUSE_API int rouse_close(rouse_stream *stream);
 enum rouse_direction { ROUSE_READABLE = 1, ROUSE_WRITABLE = 2 };
 
 /* Adopts a descriptor that the kernel can wait for (socket, pipe, terminal ...) and makes it non-blocking; the library
- * closes it with the stream. A socket whose TLS the kernel does is set up before it is adopted. On failure the descriptor
+ * closes it with the stream. It belongs to one stream: while another one has it too, a call on one of them that would have
+ * to wait may answer ALREADY_EXISTS. A socket whose TLS the kernel does is set up before it is adopted. On failure the descriptor
  * stays the caller's, unchanged. Errors: INVALID, BAD_DESCRIPTOR, NOT_POLLABLE (a regular file, say), NO_MEMORY. */
 #define rouse_adopt(stream, descriptor) rouse_adopt_at((stream), (descriptor), ROUSE_HERE)
 ROUSE_API int rouse_adopt_at(rouse_stream **stream, intptr_t descriptor, const char *site);

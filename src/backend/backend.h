@@ -10,6 +10,8 @@
  *   open     makes the kernel object and the wake-up path; leaves nothing half made on failure.
  *   close    releases everything; waits until nothing is lent to the kernel.
  *   attach   starts tracking; refuses a handle that cannot be polled (NOT_POLLABLE); reports readiness that exists already.
+ *            ALREADY_EXISTS if the handle is tracked already, under whatever token: for another source that has it too, or
+ *            because it was closed behind the caller's back while a copy lived on. Detaching this source ends that.
  *   arm      the first moment from now on at which one of the channels is or becomes ready yields an event. Nothing to do
  *            where the kernel reports edges.
  *   detach   stops tracking; answers BACKEND_DONE, or BACKEND_LATER when one more event, marked retired, will come for

@@ -54,15 +54,51 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
     return ROUSE_PENDING;
 }
 
+struct search {
+    uintptr_t handle;     /* of the slot that is left out */
+    os_handle descriptor; /* wanted */
+    bool found;
+};
+
+static void look_for_descriptor(struct slot *slot, uintptr_t handle, void *context)
+{
+    struct search *search = context;
+    if (handle != search->handle && slot->source.handle == search->descriptor)
+        search->found = true;
+    lock_release(&slot->lock);
+}
+
+/* With no lock held: the kernel tracks this slot's descriptor already. On behalf of another open slot: that one keeps it,
+ * for its waiters would never be woken. Else the entry is a leftover, and goes: OK, try again. */
+static int remove_leftover(uintptr_t handle, const struct reactor *reactor)
+{
+    struct slot *slot = registry_acquire(handle);
+    if (!slot)
+        return ROUSE_CLOSED;
+    struct search search = {handle, slot->source.handle, false};
+    lock_release(&slot->lock);
+    registry_walk(look_for_descriptor, &search);
+    if (search.found)
+        return ROUSE_ALREADY_EXISTS;
+    slot = registry_acquire(handle);
+    if (!slot)
+        return ROUSE_CLOSED;
+    if (!slot->reactor)
+        backend_detach(reactor->backend, &slot->source, false);
+    lock_release(&slot->lock);
+    return ROUSE_OK;
+}
+
 int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction, struct wait_node *node,
                     const rouse_waker *waker)
 {
     /* Cloned and dropped outside the lock: a waker may run anything. */
     rouse_waker spare = {NULL, NULL}, old = {NULL, NULL};
     struct reactor *reactor = NULL;
+    bool cleaned = false;
     int status = ROUSE_OK;
     for (bool prepared = false; status == ROUSE_OK; prepared = true) {
-        if (prepared) {
+        if (prepared && !spare.table) {
             spare = rouse_waker_clone(waker);
             reactor = local_reactor();
         }
@@ -95,6 +131,10 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
         if (status != ROUSE_OK && status != ROUSE_PENDING && wait_is_waiting(node))
             old = wait_remove(node);
         lock_release(&slot->lock);
+        if (status == ROUSE_ALREADY_EXISTS && !cleaned) {
+            status = remove_leftover(handle, reactor);
+            cleaned = true;
+        }
     }
     rouse_waker_drop(&spare);
     rouse_waker_drop(&old);
@@ -150,7 +190,10 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
         status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
     else if (channel->ready)
         wait_fire_first(&channel->waiters, &batch); /* hand on what this call leaves behind */
+    uintptr_t handle = registry_handle(slot);
     lock_release(&slot->lock);
+    if (status == ROUSE_ALREADY_EXISTS)
+        status = remove_leftover(handle, reactor);
     wait_batch_wake(&batch);
     rouse_waker_drop(&spare);
     return status;

@@ -214,6 +214,49 @@ TEST(a_released_descriptor_is_the_callers_again)
     end_default_runtime();
 }
 
+static int adopt_twice(void *unused)
+{
+    int peer;
+    intptr_t descriptor;
+    char byte;
+    rouse_op op;
+    rouse_task task;
+    ptrdiff_t answer = 0;
+    (void)unused;
+    rouse_stream *first = unix_stream(&peer);
+    require_int(rouse_descriptor(first, &descriptor), ==, ROUSE_OK);
+    rouse_stream *second = adopted((int)descriptor);
+    rouse_deadline deadline = {{0}};
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_read(first, &byte, 1), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    rouse_read_init(&op, first, &byte, 1);
+    require_int(rouse_spawn(&task, &op_task, &op), ==, ROUSE_OK);
+    require_int(rouse_yield(), ==, ROUSE_OK);
+    for (int i = 0; i < 2; i++)
+        require_int(rouse_read(second, &byte, 1), ==, ROUSE_ALREADY_EXISTS);
+    test_send_all(peer, "x", 1);
+    require_int(rouse_join(&task, &answer), ==, ROUSE_OK);
+    require_int(answer, ==, 1);
+    require_int(rouse_release(first, &descriptor), ==, ROUSE_OK);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_read(second, &byte, 1), ==, ROUSE_TIMED_OUT); /* now it is the only one */
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    test_send_all(peer, "y", 1);
+    require_int(rouse_read(second, &byte, 1), ==, 1);
+    test_close(peer);
+    return rouse_close(second);
+}
+
+TEST(a_descriptor_that_was_adopted_twice_keeps_its_first_reader)
+{
+    for (int i = 0; i < FLAVOURS; i++) {
+        rouse_options options = flavour(i);
+        options.reactors = 1;
+        assert_int_equal(rouse_run(adopt_twice, NULL, &options), ROUSE_OK);
+    }
+}
+
 /* libuv#4992: what a child wrote to its terminal before it ended was cut off by the hang-up. */
 static int read_a_terminal(void *ends)
 {

@@ -403,3 +403,32 @@ TEST(errors_of_sockets_that_come_and_go_reach_nobody_else)
     }
     end_default_runtime();
 }
+
+/* The kernel's entry outlives the stream, because a copy does; then the copy takes the number. */
+static int come_back_with_a_copy(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 20; i++) {
+        int peer;
+        rouse_stream *stream = unix_stream_at(NUMBER, &peer);
+        await_once(stream);
+        int copy = dup(NUMBER);
+        require(copy >= 0 && close(NUMBER) == 0);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+        require(dup2(copy, NUMBER) == NUMBER);
+        stream = adopted(NUMBER);
+        await_once(stream);
+        test_send_all(peer, "x", 1);
+        require_int(rouse_read(stream, &byte, 1), ==, 1);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+        test_close(copy);
+        test_close(peer);
+    }
+    return ROUSE_OK;
+}
+
+TEST(an_entry_that_a_dead_stream_has_left_behind_does_not_stop_its_successor)
+{
+    rouse_options options = flavour(0); /* elsewhere a call may be inside */
+    assert_int_equal(rouse_run(come_back_with_a_copy, NULL, &options), ROUSE_OK);
+}

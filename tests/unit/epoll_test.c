@@ -320,7 +320,7 @@ TEST(an_attach_that_the_kernel_refuses_says_why_and_can_be_tried_again)
 }
 #endif
 
-TEST(a_number_that_comes_back_with_its_old_entry_takes_the_new_token)
+TEST(an_entry_that_was_left_behind_is_told_and_detaching_takes_it_away)
 {
     struct backend *backend = open_backend();
     int ends[2];
@@ -330,6 +330,9 @@ TEST(a_number_that_comes_back_with_its_old_entry_takes_the_new_token)
     int copy = dup(ends[0]);
     close(ends[0]);
     assert_int_equal(dup2(copy, ends[0]), ends[0]);
+    struct backend_source source = source_of(ends[0]);
+    assert_int_equal(backend_attach(backend, &source, 2), ROUSE_ALREADY_EXISTS);
+    detach(backend, ends[0], false);
     attach(backend, ends[0], 2);
     assert_int_equal(channels_now(backend, 2), BACKEND_WRITE);
     assert_int_equal(write(ends[1], "x", 1), 1);

@@ -96,7 +96,7 @@ static int attach_status(int error)
     case ENOSPC:
         return ROUSE_LIMIT; /* of /proc/sys/fs/epoll/max_user_watches */
     default:
-        return os_status(error);
+        return os_status(error); /* EEXIST among them: ALREADY_EXISTS */
     }
 }
 
@@ -107,13 +107,7 @@ int backend_attach(struct backend *backend, struct backend_source *source, uint6
         .data = {.u64 = token},
     };
     int descriptor = os_descriptor(source->handle);
-    if (epoll_ctl(backend->epoll, EPOLL_CTL_ADD, descriptor, &event) == 0)
-        return ROUSE_OK;
-    if (errno != EEXIST)
-        return attach_status(errno);
-    /* An entry was left behind: the number was closed while a copy of the descriptor kept the entry alive, and then the
-     * copy was moved back to the number. */
-    return epoll_ctl(backend->epoll, EPOLL_CTL_MOD, descriptor, &event) == 0 ? ROUSE_OK : attach_status(errno);
+    return epoll_ctl(backend->epoll, EPOLL_CTL_ADD, descriptor, &event) == 0 ? ROUSE_OK : attach_status(errno);
 }
 
 int backend_arm(struct backend *backend, struct backend_source *source, unsigned channels)
