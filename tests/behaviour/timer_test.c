@@ -298,6 +298,7 @@ static int ticks_after_pause(void *argument)
         require_int(rouse_interval_init(&interval, first, period, missed), ==, ROUSE_OK);
         require_int(rouse_interval_tick(&interval), >=, 0);
         require_int(rouse_now(), >=, first);
+        int64_t next = interval.next_ns; /* the first tick may have been late itself */
         test_burn(5 * period + period / 2);
         now = rouse_now();
         int64_t missing = (now - first) / period; /* ticks that lie in the past, at least 5 */
@@ -315,7 +316,7 @@ static int ticks_after_pause(void *argument)
             require_int(interval.next_ns, >=, now + period);
             require_int(interval.next_ns, <=, rouse_now() + period);
         } else {
-            require_int(status, >=, missing - 1);
+            require_int(status, >=, (now - next) / period);
             require_int((interval.next_ns - first) % period, ==, 0);
             require_int(interval.next_ns, >, now);
             require_int(interval.next_ns, <=, rouse_now() + period);
