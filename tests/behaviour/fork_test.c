@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ThreadSanitizer ends a forked child that starts threads. */
-#define FORK_THREADS (!FAULTS_THREAD_SANITIZER)
+/* ThreadSanitizer ends a forked child that starts threads; locks of AddressSanitizer may be held in it for ever. */
+#define FORK_THREADS (!FAULTS_SANITIZED)
 
 struct family {
     rouse_runtime *runtime;
