@@ -11,9 +11,9 @@ void idle_init(struct idle *idle, unsigned workers, uint16_t *sleepers, bool *li
 }
 
 /* Is there somebody to wake, and need? */
-static bool wants_searcher(const struct idle *idle, memory_order order)
+static bool wants_searcher(const struct idle *idle)
 {
-    uint32_t state = atomic_u32_load(&idle->state, order);
+    uint32_t state = atomic_u32_load(&idle->state, RELAXED); /* after a fence, or under the lock */
     return idle_searching(state) == 0 && idle_awake(state) < idle->workers;
 }
 
@@ -22,10 +22,10 @@ uint32_t idle_notify(struct idle *idle)
     uint32_t worker = IDLE_NOBODY;
     /* SEQ_CST pairs with the fence in idle_sleep: either this sees the sleeper, or the sleeper sees the push. */
     atomic_fence(SEQ_CST);
-    if (!wants_searcher(idle, RELAXED))
+    if (!wants_searcher(idle))
         return IDLE_NOBODY;
     lock_acquire(&idle->lock);
-    if (wants_searcher(idle, RELAXED) && idle->count > 0) {
+    if (wants_searcher(idle) && idle->count > 0) {
         worker = idle->sleepers[--idle->count];
         idle->listed[worker] = false;
         /* Counted as searching by the notifier, so that a second push does not wake a second worker meanwhile. */

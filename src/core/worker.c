@@ -135,9 +135,12 @@ static struct task_cell *pop_slot(struct worker *worker)
         return NULL;
     if (worker->slot_runs >= SLOT_RUNS_MAX) {
         struct task_cell *cell = atomic_ptr_exchange(&worker->slot, NULL, ACQ_REL);
-        if (cell)
-            worker_push(worker, cell);
         worker->slot_runs = 0;
+        if (!cell)
+            return NULL;
+        worker_push(worker, cell);
+        if (ring_length(&worker->ring) > 1 || !queue_is_empty(&worker->own))
+            notify_after_push(worker); /* it is not the next that runs here */
         return NULL;
     }
     worker->slot_runs++;
@@ -162,6 +165,9 @@ static struct task_cell *pop_inject(struct worker *worker)
     struct queue_link *first = queue_pop(&share);
     for (struct queue_link *link; (link = queue_pop(&share));)
         worker_push(worker, task_of_link(link));
+    /* Those who pushed them may have counted on this worker's search, and those who searched meanwhile saw them nowhere. */
+    if (length > 1)
+        notify_after_push(worker);
     return first ? task_of_link(first) : NULL;
 }
 
@@ -182,7 +188,7 @@ static size_t turn(struct worker *worker, struct reactor *reactor, int64_t deadl
     bump(&worker->counters.turns, 1);
     size_t happened = reactor_turn(reactor, deadline_ns);
     worker->dispatching = false;
-    if (worker->steals && happened > (is_idle ? 1u : 0u) && !ring_is_empty(&worker->ring))
+    if (worker->steals && happened > 0 && ring_length(&worker->ring) > (is_idle ? 1u : 0u))
         worker_notify(worker->runtime);
     return happened;
 }
