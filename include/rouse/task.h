@@ -93,8 +93,8 @@ ROUSE_API int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rou
  * answers what the task answered; CANCELLED if it was aborted before it finished.
  * From a fiber it parks the fiber, from a plain thread the thread; on a runtime with a single-threaded executor that
  * nobody drives, the calling thread drives it. From a poll function it answers IN_POLL: poll rouse_join_init's operation
- * there. When the wait itself fails (CANCELLED, TIMED_OUT, INVALID for an empty handle, IN_POLL), the handle stays as it
- * was: task->cell tells. */
+ * there. When the wait itself fails (CANCELLED, TIMED_OUT, INVALID for an empty handle, IN_POLL, NO_MEMORY in a
+ * plain thread), the handle stays as it was: task->cell tells. */
 ROUSE_API int rouse_join(rouse_task *task, void *result);
 
 /* Gives the handle up; the task goes on alone. Any thread. An empty handle is ignored. */

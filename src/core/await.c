@@ -118,7 +118,7 @@ static int join_in_thread(rouse_op *op, struct task_cell *cell, struct thread_wa
     return finished ? (int)rouse_op_poll(op, &context) : answer;
 }
 
-static int join(rouse_task *task, void *result, struct thread_waiter *waiter)
+int runtime_join(rouse_task *task, void *result, struct thread_waiter *waiter)
 {
     rouse_op op;
     rouse_join_init(&op, task, result);
@@ -127,7 +127,7 @@ static int join(rouse_task *task, void *result, struct thread_waiter *waiter)
 
 int rouse_join(rouse_task *task, void *result)
 {
-    return task && task->cell ? join(task, result, NULL) : ROUSE_INVALID;
+    return task && task->cell ? runtime_join(task, result, NULL) : ROUSE_INVALID;
 }
 
 /* Whatever a plain thread needs for waiting is there before the task is: its state may point into the caller's frame, so
@@ -144,7 +144,7 @@ int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const
         return ROUSE_NO_MEMORY;
     int status = rouse_spawn_at(&task, runtime, type, state, site);
     if (status == ROUSE_OK)
-        status = join(&task, result, waiter);
+        status = runtime_join(&task, result, waiter);
     if (task.cell) { /* the wait was cancelled: nobody is left who could want the value */
         rouse_abort(&task);
         rouse_detach(&task);

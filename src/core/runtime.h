@@ -103,6 +103,8 @@ rouse_waker thread_waiter_waker(struct thread_waiter *waiter); /* borrowed */
 /* Until the waker was called; drives the runtime meanwhile if it is single-threaded and nobody else does. */
 void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runtime);
 void thread_waiter_free(struct thread_waiter *waiter);
+/* await.c: rouse_join; a plain thread that gives a waiter needs no more memory. */
+int runtime_join(rouse_task *task, void *result, struct thread_waiter *waiter);
 /* Runs everything ready, waits until the deadline for more. Holder of the seat. Answers polls. */
 size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns);
 void executor_single_watch(struct rouse_runtime *runtime); /* somebody waits for the descriptor from now on */

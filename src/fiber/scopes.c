@@ -87,7 +87,7 @@ int rouse_scope_close(rouse_scope *opened)
 int rouse_run(rouse_fiber_function *function, void *argument, const rouse_options *options)
 {
     rouse_runtime *runtime;
-    rouse_task task;
+    rouse_task task = {NULL};
     if (!function)
         return ROUSE_INVALID;
     if (os_current())
@@ -95,10 +95,14 @@ int rouse_run(rouse_fiber_function *function, void *argument, const rouse_option
     int status = rouse_runtime_new(&runtime, options);
     if (status != ROUSE_OK)
         return status;
-    status = fiber_spawn_main(&task, runtime, function, argument);
+    /* Before the fiber is there: once it runs there is no way but to wait for it. */
+    struct thread_waiter *waiter = thread_waiter_new();
+    status = waiter ? fiber_spawn_main(&task, runtime, function, argument) : ROUSE_NO_MEMORY;
     if (status == ROUSE_OK)
-        status = rouse_join(&task, NULL);
+        status = runtime_join(&task, NULL, waiter);
     rouse_detach(&task);
     rouse_runtime_shutdown(runtime, RUN_SHUTDOWN_NS, NULL, NULL);
+    if (waiter)
+        thread_waiter_free(waiter);
     return status;
 }
