@@ -161,10 +161,9 @@ static const rouse_task_type patient_type = {
     .name = "patient", .poll = be_patient, .drop = give_up, .state_size = sizeof(struct patient *)};
 
 struct hog {
-    struct patient *patients;
-    int count;
-    int64_t until_ns;
-    pthread_t thread; /* that it hogs */
+    struct patient *patients; /* one with a prepared operation, one that is to sleep */
+    int64_t deadline_ns;      /* of the sleep */
+    pthread_t thread;         /* that it hogs */
     sem_t started;
 };
 
@@ -172,7 +171,9 @@ static int hog_worker(void *state, void *result, rouse_context *context)
 {
     struct hog *hog = *(struct hog **)state;
     (void)result;
-    for (int i = 0; i < hog->count; i++) {
+    hog->deadline_ns = rouse_after(ROUSE_MS(10));
+    rouse_sleep_init(&hog->patients[1].op, hog->deadline_ns);
+    for (int i = 0; i < 2; i++) {
         rouse_context other = *context;
         other.waker = hog->patients[i].waker;
         require_int(rouse_op_poll(&hog->patients[i].op, &other), ==, ROUSE_PENDING);
@@ -180,7 +181,7 @@ static int hog_worker(void *state, void *result, rouse_context *context)
     }
     hog->thread = pthread_self();
     test_post(&hog->started);
-    while (test_now_ns() < hog->until_ns) {}
+    test_burn(ROUSE_MS(50));
     return ROUSE_OK;
 }
 
@@ -189,13 +190,13 @@ static const rouse_task_type hog_type = {.name = "hog", .poll = hog_worker, .sta
 /* Answers by how much the slower of a socket and a timer was late, and which thread was hogged. */
 static int64_t delay_beside_hog(rouse_runtime *runtime, pthread_t *thread)
 {
-    int64_t hogged_ns = ROUSE_MS(50), deadline_ns, sent_ns;
+    int64_t sent_ns;
     sem_t posted;
     char byte;
     int ends[2];
     rouse_stream *stream;
     struct patient patients[2] = {{.posted = &posted}, {.posted = &posted}}, *state;
-    struct hog hog = {.patients = patients, .count = 2}, *hog_state = &hog;
+    struct hog hog = {.patients = patients}, *hog_state = &hog;
     require(sem_init(&posted, 0, 0) == 0 && sem_init(&hog.started, 0, 0) == 0);
     test_tcp_pair(ends);
     require_int(rouse_adopt(&stream, ends[0]), ==, ROUSE_OK);
@@ -205,17 +206,14 @@ static int64_t delay_beside_hog(rouse_runtime *runtime, pthread_t *thread)
         test_await(&posted);
     }
     while (test_tasks_alive(runtime) != 2) {}
-    deadline_ns = rouse_after(ROUSE_MS(10));
     rouse_read_init(&patients[0].op, stream, &byte, 1);
-    rouse_sleep_init(&patients[1].op, deadline_ns);
-    hog.until_ns = test_now_ns() + hogged_ns;
     require_int(rouse_spawn_on(runtime, NULL, &hog_type, &hog_state), ==, ROUSE_OK);
     test_await(&hog.started);
     sent_ns = test_now_ns();
     test_send_all(ends[1], "x", 1);
     test_await(&posted);
     test_await(&posted);
-    int64_t socket_ns = patients[0].done_ns - sent_ns, timer_ns = patients[1].done_ns - deadline_ns;
+    int64_t socket_ns = patients[0].done_ns - sent_ns, timer_ns = patients[1].done_ns - hog.deadline_ns;
     while (test_tasks_alive(runtime) != 0) {
         sched_yield();
     }
