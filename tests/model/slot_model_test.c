@@ -382,6 +382,7 @@ TEST(of_two_readers_the_one_that_takes_something_hands_on)
                           .setup = setup_attached,
                           .threads = {reader, reader, bring_and_deliver},
                           .finish = check_all_taken,
+                          .preemption_bound = (unsigned)test_scale(2, 0), /* all of them: minutes */
                           .quiet = only_the_kernel_waits};
     bring(2, 0, 1);
     run(&model, 2);
@@ -396,6 +397,7 @@ TEST(who_gives_up_after_it_was_woken_hands_on)
                           .setup = setup_attached,
                           .threads = {reader, canceller, bring_and_deliver},
                           .finish = check_all_taken,
+                          .preemption_bound = (unsigned)test_scale(2, 0), /* all of them: minutes */
                           .quiet = only_the_kernel_waits};
     bring(1, 0, 1);
     run(&model, 2);
@@ -414,6 +416,7 @@ TEST(an_event_for_one_direction_leaves_the_other_armed)
                           .setup = setup_attached,
                           .threads = {reader, writer, bring_and_deliver},
                           .finish = check_all_taken,
+                          .preemption_bound = (unsigned)test_scale(2, 0), /* all of them: minutes */
                           .quiet = only_the_kernel_waits};
     bring(1, 1, 1);
     run(&model, 2);

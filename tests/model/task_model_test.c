@@ -256,6 +256,7 @@ TEST(two_wakes_at_once_lead_to_a_poll_that_sees_what_was_written_before_both)
                           .setup = setup_two_wakers,
                           .threads = {worker, wake_by_value_inside, wake_by_reference_inside},
                           .finish = check_result_dropped,
+                          .preemption_bound = (unsigned)test_scale(3, 0), /* all of them: minutes */
                           .history = (unsigned)test_scale(0, 1)};
     finishes_after(2 | 4);
     run(&model);
@@ -271,6 +272,7 @@ TEST(two_workers_never_poll_at_once)
                           .setup = setup_one_waker,
                           .threads = {worker, worker, wake_by_value_inside},
                           .finish = check_result_dropped,
+                          .preemption_bound = (unsigned)test_scale(3, 0), /* all of them: minutes */
                           .history = (unsigned)test_scale(0, 1)};
     finishes_after(4);
     run(&model);
@@ -318,6 +320,7 @@ TEST(an_aborted_task_ends_once_however_it_is_woken)
                            .setup = setup_two_wakers,
                            .threads = {worker, cancel_inside, wake_by_reference_inside},
                            .finish = check_cancelled,
+                           .preemption_bound = (unsigned)test_scale(3, 0), /* all of them: minutes */
                            .history = 0};
     if (test_scale(0, 1))
         run(&model);
