@@ -390,10 +390,11 @@ static int read_and_accept_in_vain(void *argument)
     rouse_deadline deadline;
     rouse_stream *accepted = NULL;
     char byte;
-    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    int64_t span_ns = test_is_slow() ? ROUSE_MS(150) : ROUSE_MS(3); /* it must not have passed before the wait */
+    require_int(rouse_deadline_enter(&deadline, rouse_after(span_ns)), ==, ROUSE_OK);
     require_int(rouse_read(closing->stream, &byte, 1), ==, ROUSE_TIMED_OUT);
     require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
-    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(span_ns)), ==, ROUSE_OK);
     require_int(rouse_accept(closing->listener, &accepted, NULL), ==, ROUSE_TIMED_OUT);
     return rouse_deadline_leave(&deadline);
 }
