@@ -77,7 +77,8 @@ ROUSE_API rouse_runtime *rouse_runtime_current(void);
 
 /* The runtime that calls with a NULL runtime use outside of any task: made on first use with all processors, NULL if that
  * fails. Ended by rouse_default_shutdown, or when the process ends: its tasks are cancelled and given a moment. BUSY while
- * another thread is inside a call that uses it, waiting included. An operation that a plain thread polls by hand may
+ * another thread is inside a call that uses it or waits in it for anything but a task (a join is ended by the tasks'
+ * end). An operation that a plain thread polls by hand may
  * wait in it too, and must be cancelled before. */
 ROUSE_API rouse_runtime *rouse_runtime_default(void);
 ROUSE_API int rouse_default_shutdown(int64_t timeout_ns);
