@@ -246,21 +246,13 @@ static void report_stream(unsigned traits, const char *site, void *context)
         to->report(to->context, &leftover);
 }
 
-/* Foreign threads that are still inside a wake of one of its tasks: a few instructions, so yielding is enough. The
- * addition of nothing is a read-modify-write: who enters the gate after it sees every task complete. */
-static void wait_for_gate(struct slab *slab)
-{
-    while (atomic_size_add(&slab->gate, 0, ACQ_REL) != 0)
-        os_thread_yield();
-}
-
 static void destroy(struct rouse_runtime *runtime, struct reporting *to)
 {
     if (!runtime_is_single(runtime))
         executor_multi_stop(runtime);
-    wait_for_gate(runtime->spawner.outside);
+    slab_wait_for_gate(runtime->spawner.outside);
     for (unsigned i = 0; i < runtime->workers; i++)
-        wait_for_gate(runtime->worker[i].slab);
+        slab_wait_for_gate(runtime->worker[i].slab);
     for (unsigned i = 0; i < runtime->reactors_made; i++)
         reactor_fini(&runtime->reactor[i], report_stream, to);
     if (runtime->reports_overflow)

@@ -185,6 +185,14 @@ void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
     lock_release(&slab->lock);
 }
 
+void slab_wait_for_gate(struct slab *slab)
+{
+    /* ACQ_REL: the addition of nothing is a read-modify-write, so that who enters the gate after it sees every task
+     * complete; pairs with waker.c. */
+    while (atomic_size_add(&slab->gate, 0, ACQ_REL) != 0)
+        os_thread_yield();
+}
+
 void slab_retire(struct slab *slab)
 {
     size_t live = slab->live;

@@ -76,6 +76,10 @@ static inline struct slab_chunk *slab_chunk_of(const void *cell)
 void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
                void (*visit)(struct slab_cell *cell, void *context), void *context);
 
+/* Every task is complete: waits for foreign threads that are still inside a wake of one. A few instructions each, so it
+ * yields only. */
+void slab_wait_for_gate(struct slab *slab);
+
 /* The runtime is done with it: freed now, or by the last cell that others still hold. No owner may use it any more. */
 void slab_retire(struct slab *slab);
 
