@@ -4,7 +4,10 @@
  * other tasks. A fiber stays on one worker thread from its first run on, unless it was spawned with
  * ROUSE_FIBER_MIGRATES: compilers keep the address of errno and of other thread-local variables across calls, and a fiber
  * that moved would use the old thread's. The single-threaded executor has no thread of its own: its fibers run on whichever
- * thread drives the runtime, so a program in which several threads do so in turn treats all of them as if they migrated. */
+ * thread drives the runtime, so a program in which several threads do so in turn treats all of them as if they migrated.
+ *
+ * A fiber may fork. In the child every waiting call answers FORKED; when the fiber returns there, its worker thread, and
+ * with it the child, ends (a driving thread's rouse_run or rouse_join answers FORKED instead). */
 #ifndef ROUSE_FIBER_H
 #define ROUSE_FIBER_H
 

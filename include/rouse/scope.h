@@ -18,7 +18,8 @@ typedef struct rouse_scope {
     uintptr_t reserved[16]; /* of the library */
 } rouse_scope;
 
-/* Opens a scope inside the calling fiber; rouse_go spawns into it until it is closed. Errors: NOT_IN_FIBER. */
+/* Opens a scope inside the calling fiber; rouse_go spawns into it until it is closed. Errors: NOT_IN_FIBER,
+ * UNBALANCED (it is open already). */
 ROUSE_API int rouse_scope_open(rouse_scope *scope);
 
 /* Spawns a poll task as a child of an open scope of the calling fiber. Errors as rouse_spawn; CANCELLED once the scope

@@ -50,8 +50,13 @@ static ptrdiff_t await_in_thread(rouse_op *op, struct thread_waiter *waiter, rou
     rouse_context context;
     ptrdiff_t answer;
     rouse_context_init(&context, &waker);
-    while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING)
+    while ((answer = rouse_op_poll(op, &context)) == ROUSE_PENDING) {
         thread_waiter_wait(waiter, runtime);
+        if (runtime && runtime_is_forked(runtime)) { /* a task that this thread drove has forked: this is the child */
+            rouse_op_cancel(op);
+            return ROUSE_FORKED;
+        }
+    }
     return answer;
 }
 

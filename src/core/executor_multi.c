@@ -20,7 +20,9 @@ static void work(void *argument)
     void *fault_stack = overflow_thread_enter(runtime);
     wait_for_start(runtime);
     worker_enter(worker);
-    while (!is_stopping(runtime))
+    /* A task that forked and returned in the child ends there: this is the child's only thread, and everything the worker
+     * looks at is the parent's. */
+    while (!is_stopping(runtime) && !runtime_is_forked(runtime))
         if (worker_step(worker) == WORKER_IDLE)
             worker_park(worker, ROUSE_NEVER);
     worker_leave(worker);

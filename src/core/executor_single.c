@@ -161,7 +161,7 @@ static void drive(struct thread_waiter *waiter, struct rouse_runtime *runtime)
 {
     struct worker *worker = &runtime->worker[0];
     set_driving(waiter, &worker->parker);
-    while (!was_woken(waiter))
+    while (!was_woken(waiter) && !runtime_is_forked(runtime))
         if (worker_step(worker) == WORKER_IDLE && !was_woken(waiter))
             worker_park(worker, ROUSE_NEVER);
     set_driving(waiter, NULL);
@@ -211,7 +211,7 @@ void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runt
     if (!runtime || !runtime_is_single(runtime)) {
         sleep_for(waiter, SIGNAL_WOKEN);
     } else {
-        while (!was_woken(waiter)) {
+        while (!was_woken(waiter) && !runtime_is_forked(runtime)) { /* a task may fork and return in the child */
             queue_up(waiter, runtime);
             if (executor_single_try_seat(runtime)) {
                 leave_queue(waiter, runtime);
@@ -234,12 +234,12 @@ size_t executor_single_turn(struct rouse_runtime *runtime, int64_t deadline_ns)
     size_t polls = 0;
     /* Events first: a caller that never waits must see them too. */
     worker_poll_kernel(worker);
-    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN)
+    while (polls < TURN_POLLS && !runtime_is_forked(runtime) && worker_step(worker) == WORKER_RAN)
         polls++;
     if (polls > 0 || deadline_ns <= os_now())
         return polls;
     worker_park(worker, deadline_ns);
-    while (polls < TURN_POLLS && worker_step(worker) == WORKER_RAN)
+    while (polls < TURN_POLLS && !runtime_is_forked(runtime) && worker_step(worker) == WORKER_RAN)
         polls++;
     return polls;
 }

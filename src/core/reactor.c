@@ -100,6 +100,8 @@ static void notice_stale(struct reactor *reactor, uint32_t stale)
 
 size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
 {
+    if (reactor_is_forked(reactor))
+        return 0; /* waiting would take the parent's events */
     lock_acquire(&reactor->timer_lock);
     int64_t timer_ns = wheel_next(&reactor->wheel);
     if (timer_ns < deadline_ns)

@@ -16,6 +16,9 @@ int rouse_scope_open(rouse_scope *opened)
     if (!around)
         return ROUSE_NOT_IN_FIBER;
     struct scope *scope = (struct scope *)(void *)opened;
+    for (const struct scope *open = around->scope; open; open = open->parent)
+        if (open == scope)
+            return ROUSE_UNBALANCED;
     scope_init(scope, around);
     around->scope = scope;
     return ROUSE_OK;

@@ -34,6 +34,16 @@ static void make_terminal(int ends[2])
     require(tcsetattr(ends[0], TCSANOW, &raw) == 0);
 }
 
+/* A container may have none. */
+static bool has_terminals(void)
+{
+    int end = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    bool usable = end >= 0 && grantpt(end) == 0 && unlockpt(end) == 0;
+    if (end >= 0)
+        close(end);
+    return usable;
+}
+
 static void (*const media[])(int ends[2]) = {make_pipe, make_unix, make_packets, make_terminal, test_tcp_pair};
 enum { MEDIA = 5 };
 
@@ -54,6 +64,8 @@ static int wait_on_each_medium(void *unused)
         char data[3];
         rouse_op op;
         rouse_scope scope;
+        if (i % MEDIA == 3 && !has_terminals())
+            continue;
         media[i % MEDIA](ends);
         rouse_stream *stream = adopted(ends[0]);
         for (int round = 0; round < 3; round++) {
@@ -86,6 +98,8 @@ static int wait_until_ready(void *unused)
         intptr_t descriptor;
         rouse_op op;
         rouse_scope scope;
+        if (i % MEDIA == 3 && !has_terminals())
+            continue;
         media[i % MEDIA](ends);
         rouse_stream *stream = adopted(ends[0]);
         for (int round = 0; round < 3; round++) {
@@ -276,6 +290,8 @@ static int read_a_terminal(void *ends)
 
 TEST(all_that_a_child_wrote_to_its_terminal_is_read)
 {
+    if (!has_terminals())
+        skip();
     for (int i = 0; i < FLAVOURS; i++) {
         int ends[2];
         rouse_options options = flavour(i);

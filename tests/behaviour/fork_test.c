@@ -379,4 +379,56 @@ TEST(an_operation_polled_by_hand_in_a_child_does_not_join_the_parents_waiters)
     end_default_runtime();
 }
 
+static struct {
+    int ends[2];  /* of a pipe that one fiber writes to */
+    pid_t parent; /* of the fork */
+    pid_t child;  /* known to the parent */
+} forked;
+
+static int write_ten(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 10; i++) {
+        (void)rouse_yield();
+        require(write(forked.ends[1], "x", 1) == 1);
+    }
+    return 0;
+}
+
+static int fork_and_return(void *unused)
+{
+    (void)unused;
+    require_int(rouse_go(write_ten, NULL), ==, ROUSE_OK);
+    pid_t child = fork();
+    require(child >= 0);
+    if (child > 0)
+        forked.child = child;
+    return 0;
+}
+
+static bool child_has_ended(void)
+{
+    int status;
+    return waitpid(forked.child, &status, WNOHANG) == forked.child;
+}
+
+TEST(a_fiber_that_returns_in_the_child_ends_it_and_nothing_of_the_parents_runs_there)
+{
+    static const int kinds[] = {TEST_SINGLE, TEST_STEALING};
+    for (int i = 0; i < 2; i++) {
+        char bytes[64];
+        rouse_options options = test_options((enum test_executor)kinds[i], 1);
+        forked.parent = getpid();
+        assert_int_equal(pipe(forked.ends), 0);
+        int value = rouse_run(fork_and_return, NULL, &options);
+        if (getpid() != forked.parent)
+            _exit(value == ROUSE_FORKED ? 0 : 3);
+        assert_int_equal(value, 0);
+        eventually(child_has_ended(), ROUSE_S(5));
+        assert_int_equal(read(forked.ends[0], bytes, sizeof bytes), 10);
+        test_close(forked.ends[0]);
+        test_close(forked.ends[1]);
+    }
+}
+
 #endif

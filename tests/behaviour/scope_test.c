@@ -691,3 +691,22 @@ TEST(a_cancelled_poll_task_goes_on_inside_its_shield_until_the_grace_ends)
 {
     run_on_each(poll_task_in_shield);
 }
+
+static int open_twice(void *unused)
+{
+    rouse_scope outer, inner;
+    (void)unused;
+    require_int(rouse_scope_open(&outer), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&outer), ==, ROUSE_UNBALANCED);
+    require_int(rouse_scope_open(&inner), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&outer), ==, ROUSE_UNBALANCED);
+    require_int(rouse_scope_close(&inner), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&outer), ==, ROUSE_OK);
+    return 0;
+}
+
+TEST(a_scope_that_is_open_cannot_be_opened_again)
+{
+    rouse_options options = test_options(TEST_SINGLE, 1);
+    assert_int_equal(rouse_run(open_twice, NULL, &options), 0);
+}
