@@ -158,10 +158,12 @@ TEST(a_slab_without_owner_uses_its_cells_again)
 {
     struct slab *slab = slab_new(&allocator, &scheduler, NULL);
     bool large;
-    slab_give(take(slab, 64, 16, &large), large);
+    struct slab_cell *cell = take(slab, 64, 16, &large);
+    slab_give(cell, large);
     size_t taken = blocks_taken;
     for (int i = 0; i < 5000; i++) {
-        slab_give(take(slab, 64, 16, &large), large);
+        cell = take(slab, 64, 16, &large);
+        slab_give(cell, large);
     }
     assert_int_equal(blocks_taken, taken);
     slab_retire(slab);
