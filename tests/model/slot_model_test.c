@@ -401,8 +401,9 @@ TEST(who_gives_up_after_it_was_woken_hands_on)
                           .quiet = only_the_kernel_waits};
     bring(1, 0, 1);
     run(&model, 2);
-    if (test_scale(0, 1)) {
+    if (test_scale(1, 2) > 1) {
         model.name = "slot cancel, two readers";
+        model.preemption_bound = 3;
         model.threads[2] = reader;
         model.threads[3] = bring_and_deliver;
         bring(2, 0, 1);
