@@ -403,7 +403,7 @@ TEST(who_gives_up_after_it_was_woken_hands_on)
     run(&model, 2);
     if (test_scale(1, 2) > 1) {
         model.name = "slot cancel, two readers";
-        model.preemption_bound = 3;
+        model.preemption_bound = 2;
         model.threads[2] = reader;
         model.threads[3] = bring_and_deliver;
         bring(2, 0, 1);
