@@ -15,7 +15,8 @@ static struct {
  * be armed already, and it must not be called at once a second time. */
 static void fire_all(bool by_timer)
 {
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
+    wait_batch_init(&batch);
     lock_acquire(&exhaustion.lock);
     if (by_timer)
         exhaustion.armed = false;

@@ -58,7 +58,8 @@ static size_t expire(struct reactor *reactor)
  * learn why not. Once one has attached it, events tell the others. */
 static void wake_detached(struct slot *slot, uintptr_t handle)
 {
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
+    wait_batch_init(&batch);
     while (slot) {
         if (!slot->reactor)
             waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);

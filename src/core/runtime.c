@@ -311,11 +311,6 @@ rouse_runtime *rouse_runtime_current(void)
     return local ? runtime_of_scheduler(local->scheduler) : NULL;
 }
 
-bool runtime_is_forked(const struct rouse_runtime *runtime)
-{
-    return runtime->spawner.process != os_process();
-}
-
 /* ---- driving from another loop ---- */
 
 int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns)

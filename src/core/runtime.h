@@ -57,7 +57,10 @@ static inline bool runtime_is_single(const struct rouse_runtime *runtime)
 }
 
 /* Does it belong to the parent of this process? */
-bool runtime_is_forked(const struct rouse_runtime *runtime);
+static inline bool runtime_is_forked(const struct rouse_runtime *runtime)
+{
+    return runtime->spawner.process != os_process();
+}
 
 /* default.c: *runtime NULL becomes the current or the default runtime, which lives at least until runtime_return gets what
  * *runtime was before. Errors: NO_MEMORY, SHUTTING_DOWN, FORKED. */

@@ -25,7 +25,8 @@ int scope_add(struct scope *scope, struct origin *child)
 static void take_off(struct origin *child, int value)
 {
     struct scope *scope = child->scope;
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
+    wait_batch_init(&batch);
     lock_acquire(&scope->lock);
     list_remove(&child->sibling);
     if (value < 0 && scope->first_error == ROUSE_OK)

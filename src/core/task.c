@@ -5,20 +5,26 @@
 
 #define NATURAL _Alignof(max_align_t)
 
-static size_t alignment_or_natural(size_t alignment)
+static inline size_t alignment_or_natural(size_t alignment)
 {
     return alignment ? alignment : NATURAL;
 }
 
-static bool alignment_is_valid(size_t alignment)
+static inline bool alignment_is_valid(size_t alignment)
 {
     return (alignment & (alignment - 1)) == 0 && alignment <= 4096;
 }
 
-static size_t state_offset(const rouse_task_type *type, bool with_origin)
+static inline size_t state_offset(const rouse_task_type *type, bool with_origin)
 {
-    size_t head = sizeof(struct task_cell) + (with_origin ? sizeof(struct origin) : 0);
-    return size_align(head, alignment_or_natural(type->state_alignment));
+    size_t head = size_align(sizeof(struct task_cell) + (with_origin ? sizeof(struct origin) : 0), NATURAL);
+    return type->state_alignment <= NATURAL ? head : size_align(head, type->state_alignment);
+}
+
+static inline size_t result_offset(const rouse_task_type *type, bool with_origin)
+{
+    size_t end = state_offset(type, with_origin) + type->state_size;
+    return size_align(end, alignment_or_natural(type->result_alignment));
 }
 
 int task_measure(const rouse_task_type *type, bool with_origin, size_t *bytes, size_t *alignment)
@@ -27,19 +33,12 @@ int task_measure(const rouse_task_type *type, bool with_origin, size_t *bytes, s
         !alignment_is_valid(type->result_alignment))
         return ROUSE_INVALID;
     size_t state_alignment = alignment_or_natural(type->state_alignment);
-    size_t result_alignment = alignment_or_natural(type->result_alignment), end;
+    size_t result_alignment = alignment_or_natural(type->result_alignment);
     if (type->state_size > SIZE_MAX / 4 || type->result_size > SIZE_MAX / 4)
         return ROUSE_TOO_LARGE;
-    end = state_offset(type, with_origin) + type->state_size;
-    end = size_align(end, result_alignment) + type->result_size;
-    *bytes = end;
+    *bytes = result_offset(type, with_origin) + type->result_size;
     *alignment = state_alignment > result_alignment ? state_alignment : result_alignment;
     return ROUSE_OK;
-}
-
-static size_t result_offset(const rouse_task_type *type, bool with_origin)
-{
-    return size_align(state_offset(type, with_origin) + type->state_size, alignment_or_natural(type->result_alignment));
 }
 
 static void fill(void *to, const void *from, size_t bytes)
@@ -64,13 +63,6 @@ void task_prepare(struct task_cell *cell, const rouse_task_type *type, const voi
         fill((char *)cell + result_offset(type, with_origin), NULL, type->result_size);
     /* RELEASE pairs with ACQUIRE in task_acquire_live: a walk that finds the cell finds it whole. */
     atomic_size_store(&cell->slot.word, state_new(joinable, fixed_flags), RELEASE);
-}
-
-struct origin *task_origin(struct task_cell *cell)
-{
-    /* RELAXED: the flag is fixed at birth. */
-    bool has = (atomic_size_load(&cell->slot.word, RELAXED) & STATE_SURROUNDED) != 0;
-    return has ? (struct origin *)(void *)(cell + 1) : NULL;
 }
 
 void *task_state(struct task_cell *cell)
@@ -145,13 +137,17 @@ static void stop(struct task_cell *cell, struct local *local)
 
 void task_run(struct task_cell *cell, struct surroundings *around, struct local *local)
 {
-    size_t bytes, word = atomic_size_sub(&cell->slot.word, STATE_START_DELTA, ACQUIRE); /* pairs with wakes */
-    bool cancelled = (word & STATE_CANCELLED) != 0, never_dropped = task_hooks(cell) != NULL;
+    const rouse_task_type *type = cell->type;
+    size_t word = atomic_size_sub(&cell->slot.word, STATE_START_DELTA, ACQUIRE); /* pairs with wakes */
+    bool cancelled = (word & STATE_CANCELLED) != 0, with_origin = (word & STATE_SURROUNDED) != 0;
+    bool never_dropped = task_hooks(cell) != NULL; /* a fiber, which also knows where its result is */
+    char *state = (char *)cell + state_offset(type, with_origin);
+    char *result = never_dropped ? NULL : (char *)cell + result_offset(type, with_origin);
     surroundings_init(around, cell);
     struct frame *outermost = around->top;
     rouse_context context = {{cell, &task_waker_table}, cancelled, {around, NULL, NULL}};
     local->around = around;
-    int value = cell->type->poll(task_state(cell), task_result(cell, &bytes), &context);
+    int value = type->poll(state, result, &context);
     local->around = NULL;
     bool unbalanced = around->top != outermost;
     if (unbalanced)

@@ -65,7 +65,13 @@ int task_measure(const rouse_task_type *type, bool with_origin, size_t *bytes, s
 void task_prepare(struct task_cell *cell, const rouse_task_type *type, const void *state, bool joinable,
                   size_t fixed_flags, const char *site);
 
-struct origin *task_origin(struct task_cell *cell); /* NULL without STATE_SURROUNDED */
+/* NULL without STATE_SURROUNDED. */
+static inline struct origin *task_origin(struct task_cell *cell)
+{
+    /* RELAXED: the flag is fixed at birth. */
+    bool has = (atomic_size_load(&cell->slot.word, RELAXED) & STATE_SURROUNDED) != 0;
+    return has ? (struct origin *)(void *)(cell + 1) : NULL;
+}
 void *task_state(struct task_cell *cell);
 void *task_result(struct task_cell *cell, size_t *bytes);
 const char *task_name(struct task_cell *cell);

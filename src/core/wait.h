@@ -56,6 +56,12 @@ struct wait_batch {
     unsigned count;
 };
 
+/* The wakers, half a KiB, are written before they are read. */
+static inline void wait_batch_init(struct wait_batch *batch)
+{
+    batch->count = 0;
+}
+
 static inline bool wait_batch_is_full(const struct wait_batch *batch)
 {
     return batch->count == WAIT_BATCH;

@@ -38,7 +38,7 @@ void rouse_waker_drop(rouse_waker *waker)
 }
 
 /* Applies a transition and, where it answers SUBMIT, hands the task over. */
-static struct state_step apply(struct task_cell *cell, struct state_step (*transition)(size_t word))
+INLINE_ALWAYS struct state_step apply(struct task_cell *cell, struct state_step (*transition)(size_t word))
 {
     size_t word = atomic_size_load(&cell->slot.word, RELAXED);
     struct state_step step;
@@ -61,7 +61,7 @@ static bool is_own_thread(const struct slab *slab)
 /* The same from a thread that does not belong to the executor: inside the gate, which shutdown waits for after the last
  * task has completed; from then on no transition answers SUBMIT any more. The caller's reference keeps the slab, so the
  * gate must be left before that reference goes. ACQ_REL pairs with the addition of zero in shutdown. */
-static void apply_in_gate(struct task_cell *cell, struct state_step (*transition)(size_t word))
+INLINE_ALWAYS void apply_in_gate(struct task_cell *cell, struct state_step (*transition)(size_t word))
 {
     struct slab *slab = slab_chunk_of(cell)->slab;
     if (is_own_thread(slab)) {

@@ -89,19 +89,22 @@ static int remove_leftover(uintptr_t handle, const struct reactor *reactor)
     return ROUSE_OK;
 }
 
-int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction, struct wait_node *node,
-                    const rouse_waker *waker)
+/* Under the lock: the call is inside from now on. */
+static void enter_call(struct slot_call *call, struct slot *slot, struct channel *channel)
+{
+    slot->users++;
+    *call = (struct slot_call){slot, channel, channel->tick};
+}
+
+/* The rest of waker_map_begin: the node is put on the list, moved to another waker, or taken off. */
+INLINE_NEVER int begin_waiting(struct slot_call *call, uintptr_t handle, unsigned direction, struct wait_node *node,
+                               const rouse_waker *waker)
 {
     /* Cloned and dropped outside the lock: a waker may run anything. */
-    rouse_waker spare = {NULL, NULL}, old = {NULL, NULL};
-    struct reactor *reactor = NULL;
-    bool cleaned = false;
+    rouse_waker spare = rouse_waker_clone(waker), old = {NULL, NULL};
+    struct reactor *reactor = local_reactor();
     int status = ROUSE_OK;
-    for (bool prepared = false; status == ROUSE_OK; prepared = true) {
-        if (prepared && !spare.table) {
-            spare = rouse_waker_clone(waker);
-            reactor = local_reactor();
-        }
+    for (bool cleaned = false; status == ROUSE_OK; cleaned = true) {
         struct slot *slot = registry_acquire(handle);
         if (!slot) {
             wait_forget(node);
@@ -116,13 +119,10 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
         } else if (channel->ready) {
             if (wait_is_waiting(node))
                 old = wait_remove(node);
-            slot->users++;
-            *call = (struct slot_call){slot, channel, channel->tick};
+            enter_call(call, slot, channel);
             lock_release(&slot->lock);
             break;
-        } else if (wait_is_waiting(node) && waker_same(&node->waker, waker)) {
-            status = ROUSE_PENDING;
-        } else if (prepared) {
+        } else {
             status = !spare.table ? ROUSE_LIMIT
                      : !reactor   ? ROUSE_NO_MEMORY
                                   : insert(slot, channel, node, &spare, reactor);
@@ -131,14 +131,32 @@ int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction
         if (status != ROUSE_OK && status != ROUSE_PENDING && wait_is_waiting(node))
             old = wait_remove(node);
         lock_release(&slot->lock);
-        if (status == ROUSE_ALREADY_EXISTS && !cleaned) {
+        if (status == ROUSE_ALREADY_EXISTS && !cleaned)
             status = remove_leftover(handle, reactor);
-            cleaned = true;
-        }
     }
     rouse_waker_drop(&spare);
     rouse_waker_drop(&old);
     return status;
+}
+
+int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned direction, struct wait_node *node,
+                    const rouse_waker *waker)
+{
+    struct slot *slot = registry_acquire(handle);
+    if (!slot) {
+        wait_forget(node);
+        return ROUSE_CLOSED;
+    }
+    struct channel *channel = channel_of(slot, direction);
+    if (wait_was_fired(node))
+        wait_forget(node);
+    bool open = !(slot->flags & SLOT_DOOMED), waits = wait_is_waiting(node);
+    bool enters = open && channel->ready && !waits;
+    bool goes_on_waiting = open && !channel->ready && waits && waker_same(&node->waker, waker);
+    if (enters)
+        enter_call(call, slot, channel);
+    lock_release(&slot->lock);
+    return enters ? ROUSE_OK : goes_on_waiting ? ROUSE_PENDING : begin_waiting(call, handle, direction, node, waker);
 }
 
 /* Under the lock, which it releases: the last call has left a closed slot. */
@@ -163,10 +181,11 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
 {
     struct slot *slot = call->slot;
     struct channel *channel = call->channel;
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
     struct reactor *reactor = NULL;
     rouse_waker spare = {NULL, NULL};
     int status = ROUSE_OK;
+    wait_batch_init(&batch);
     if (outcome == CALL_BLOCKED) {
         spare = rouse_waker_clone(waker);
         reactor = local_reactor();
@@ -194,16 +213,19 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
     lock_release(&slot->lock);
     if (status == ROUSE_ALREADY_EXISTS)
         status = remove_leftover(handle, reactor);
-    wait_batch_wake(&batch);
-    rouse_waker_drop(&spare);
+    if (batch.count > 0)
+        wait_batch_wake(&batch);
+    if (spare.table)
+        rouse_waker_drop(&spare);
     return status;
 }
 
 void waker_map_cancel(uintptr_t handle, unsigned direction, struct wait_node *node)
 {
     rouse_waker waker = {NULL, NULL};
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
     struct slot *slot = registry_acquire(handle);
+    wait_batch_init(&batch);
     if (slot) {
         struct channel *channel = channel_of(slot, direction);
         if (wait_is_waiting(node))
@@ -242,8 +264,9 @@ static void set_ready(struct channel *channel)
 
 void waker_map_rouse(uintptr_t handle)
 {
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
     bool first = true, more = true;
+    wait_batch_init(&batch);
     while (more) {
         struct slot *slot = registry_acquire(handle);
         if (!slot)
@@ -260,8 +283,9 @@ void waker_map_rouse(uintptr_t handle)
 
 bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channels)
 {
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
     bool found = false, more = true;
+    wait_batch_init(&batch);
     while (more) {
         struct slot *slot = registry_acquire((uintptr_t)token);
         if (!slot)
@@ -298,8 +322,9 @@ void waker_map_detach(struct slot *slot, bool closing)
 
 int waker_map_close(uintptr_t handle, os_handle *kept)
 {
-    struct wait_batch batch = {.count = 0};
+    struct wait_batch batch;
     struct slot *slot = registry_acquire(handle);
+    wait_batch_init(&batch);
     if (!slot)
         return ROUSE_CLOSED;
     if (slot->flags & SLOT_DOOMED || (kept && (slot->users > 0 || slot->traits & SLOT_USER))) {

@@ -311,8 +311,10 @@ static struct task_cell *search(struct worker *worker)
 static void pin(struct worker *worker, struct task_cell *cell)
 {
     const struct task_hooks *hooks = task_hooks(cell);
-    atomic_u32 *home = hooks ? hooks->home(cell) : NULL;
-    if (!home || atomic_size_load(&cell->slot.word, RELAXED) & STATE_PINNED)
+    if (!hooks || atomic_size_load(&cell->slot.word, RELAXED) & STATE_PINNED)
+        return;
+    atomic_u32 *home = hooks->home(cell);
+    if (!home)
         return;
     atomic_u32_store(home, worker->index, RELAXED);
     atomic_u32_add(&worker->fibers, 1, RELAXED);
@@ -486,6 +488,8 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
         ended = runtime->workers == 1 || worker_has_work(worker) || is_stopping(worker) || now_ns >= deadline_ns ||
                 idle_was_notified(idle, worker->index);
     }
+    /* A sleep looks at everything, and is no part of how long polls take. */
+    worker->maintained_ns = worker->local.now_ns;
     advance_tick(worker);
     resign_as_sentinel(worker);
     worker->searching = idle_wake(idle, worker->index);

@@ -13,6 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* For functions that take a function: with its body in sight, the compiler calls neither. */
+#define INLINE_ALWAYS static inline __attribute__((always_inline))
+/* For the rare half of a function, whose registers the frequent half need not save. */
+#define INLINE_NEVER static __attribute__((noinline))
+
 #if defined(ROUSE_ATOMIC_MODEL)
 #include "model_atomic.h"
 #else

@@ -297,7 +297,7 @@ void os_wake_one(const uint32_t *word)
 
 /* ---- fork ---- */
 
-static atomic_u32 process;
+static atomic_u32 process; /* counts the generations of processes, from 1; 0: not known, ask_process finds out */
 static atomic_u32 forks;
 static bool counting; /* written once, before anybody can read it */
 
@@ -317,6 +317,8 @@ static void enter_child(void)
 static void start_counting(void)
 {
     counting = pthread_atfork(count_fork, count_fork, enter_child) == 0;
+    if (counting)
+        atomic_u32_store(&process, 1, RELAXED);
 }
 
 static bool is_counting(void)
@@ -326,9 +328,16 @@ static bool is_counting(void)
     return counting;
 }
 
-uint32_t os_process(void)
+INLINE_NEVER uint32_t ask_process(void)
 {
     return is_counting() ? atomic_u32_load(&process, RELAXED) : (uint32_t)getpid();
+}
+
+/* Asked before each poll of a task. */
+uint32_t os_process(void)
+{
+    uint32_t known = atomic_u32_load(&process, RELAXED);
+    return known != 0 ? known : ask_process();
 }
 
 uint32_t os_forks(void)

@@ -136,3 +136,41 @@ TEST(operations_inside_operations_spend_one_budget_and_never_more)
         test_runtime_end(runtime);
     }
 }
+
+/* ---- how often the kernel is asked ---- */
+
+static uint64_t turns_of(rouse_runtime *runtime)
+{
+    rouse_runtime_info info = {.size = sizeof info};
+    rouse_worker_stats stats = {0};
+    require_int(rouse_runtime_stats(runtime, &info, &stats, 1), ==, ROUSE_OK);
+    return stats.turns;
+}
+
+enum { ROUNDS = 31, YIELDS = 80 };
+
+/* A busy worker asks after 61 polls, or fewer if they take long. What it slept is no part of that. */
+static int sleep_and_be_busy(void *argument)
+{
+    rouse_runtime *runtime = argument;
+    int few = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        require_int(rouse_sleep(ROUSE_MS(3)), ==, ROUSE_OK);
+        uint64_t before = turns_of(runtime);
+        for (int i = 0; i < YIELDS; i++)
+            require_int(rouse_yield(), ==, ROUSE_OK);
+        few += turns_of(runtime) - before <= 1;
+    }
+    return few;
+}
+
+TEST(a_sleep_is_not_taken_for_long_polls)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 1);
+        int few = test_fiber(runtime, sleep_and_be_busy, runtime);
+        if (!test_is_slow())
+            require_int(few, >, ROUNDS / 2); /* on a busy machine polls may take long now and then */
+        test_runtime_end(runtime);
+    }
+}
