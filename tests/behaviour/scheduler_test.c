@@ -123,12 +123,17 @@ TEST(round_robin_deals_evenly_and_nobody_steals)
 
 /* ---- a task that keeps its worker ---- */
 
+/* A delay is told by what the hog has done meanwhile, in processor time: other work of the machine keeps everybody, the hog
+ * too. Only a few rounds in which it kept the idle worker alone are late all the same; so medians are judged. */
+enum { HOG_MS = 100, HOG_ROUNDS = 14, HOG_ATTEMPTS = 5, HOG_DELAY_MS = 15 };
+
 /* A task whose operation is polled for the first time, with its waker, by the hog: so it waits in the hog's reactor. */
 struct patient {
     rouse_op op;
     rouse_waker waker; /* of the task, until the hog has used it */
     sem_t *posted;
-    int64_t done_ns; /* when it was polled with the operation done */
+    atomic_int *served;
+    int64_t done_cpu_ns; /* test_cpu_ns() when it was polled with the operation done */
     bool started;
 };
 
@@ -147,7 +152,8 @@ static int be_patient(void *state, void *result, rouse_context *context)
         return ROUSE_PENDING;
     }
     require_int(answer, >=, 0);
-    patient->done_ns = test_now_ns();
+    patient->done_cpu_ns = test_cpu_ns();
+    atomic_fetch_add(patient->served, 1);
     test_post(patient->posted);
     return ROUSE_OK;
 }
@@ -162,26 +168,41 @@ static const rouse_task_type patient_type = {
 
 struct hog {
     struct patient *patients; /* one with a prepared operation, one that is to sleep */
-    int64_t deadline_ns;      /* of the sleep */
+    atomic_int served;        /* of them */
+    int64_t deadline_cpu_ns;  /* test_cpu_ns() when the sleep was over */
     pthread_t thread;         /* that it hogs */
     sem_t started;
 };
 
+static ptrdiff_t poll_for(struct patient *patient, const rouse_context *context)
+{
+    rouse_context other = *context;
+    other.waker = patient->waker;
+    return rouse_op_poll(&patient->op, &other);
+}
+
+/* Keeps its worker until both are served, and no longer than a worker that serves nobody meanwhile has earned. */
 static int hog_worker(void *state, void *result, rouse_context *context)
 {
     struct hog *hog = *(struct hog **)state;
+    int64_t deadline_ns;
     (void)result;
-    hog->deadline_ns = rouse_after(ROUSE_MS(10));
-    rouse_sleep_init(&hog->patients[1].op, hog->deadline_ns);
+    require_int(poll_for(&hog->patients[0], context), ==, ROUSE_PENDING);
+    do { /* on a busy machine it may be over before it is polled */
+        deadline_ns = rouse_after(ROUSE_MS(10));
+        rouse_sleep_init(&hog->patients[1].op, deadline_ns);
+    } while (poll_for(&hog->patients[1], context) != ROUSE_PENDING);
     for (int i = 0; i < 2; i++) {
-        rouse_context other = *context;
-        other.waker = hog->patients[i].waker;
-        require_int(rouse_op_poll(&hog->patients[i].op, &other), ==, ROUSE_PENDING);
         rouse_waker_drop(&hog->patients[i].waker);
     }
     hog->thread = pthread_self();
     test_post(&hog->started);
-    test_burn(ROUSE_MS(50));
+    int64_t end = test_cpu_ns() + ROUSE_MS(HOG_MS), now;
+    while ((now = test_cpu_ns()) < end && atomic_load(&hog->served) < 2) {
+        if (hog->deadline_cpu_ns == 0 && rouse_now() >= deadline_ns) {
+            hog->deadline_cpu_ns = now;
+        }
+    }
     return ROUSE_OK;
 }
 
@@ -190,33 +211,32 @@ static const rouse_task_type hog_type = {.name = "hog", .poll = hog_worker, .sta
 /* Answers by how much the slower of a socket and a timer was late, and which thread was hogged. */
 static int64_t delay_beside_hog(rouse_runtime *runtime, pthread_t *thread)
 {
-    int64_t sent_ns;
     sem_t posted;
     char byte;
     int ends[2];
     rouse_stream *stream;
-    struct patient patients[2] = {{.posted = &posted}, {.posted = &posted}}, *state;
+    struct patient patients[2], *state;
     struct hog hog = {.patients = patients}, *hog_state = &hog;
     require(sem_init(&posted, 0, 0) == 0 && sem_init(&hog.started, 0, 0) == 0);
     test_tcp_pair(ends);
     require_int(rouse_adopt(&stream, ends[0]), ==, ROUSE_OK);
     for (int i = 0; i < 2; i++) {
+        patients[i] = (struct patient){.posted = &posted, .served = &hog.served};
         state = &patients[i];
         require_int(rouse_spawn_on(runtime, NULL, &patient_type, &state), ==, ROUSE_OK);
         test_await(&posted);
     }
-    while (test_tasks_alive(runtime) != 2) {}
     rouse_read_init(&patients[0].op, stream, &byte, 1);
     require_int(rouse_spawn_on(runtime, NULL, &hog_type, &hog_state), ==, ROUSE_OK);
     test_await(&hog.started);
-    sent_ns = test_now_ns();
+    int64_t sent_cpu_ns = test_cpu_ns();
     test_send_all(ends[1], "x", 1);
     test_await(&posted);
     test_await(&posted);
-    int64_t socket_ns = patients[0].done_ns - sent_ns, timer_ns = patients[1].done_ns - hog.deadline_ns;
-    while (test_tasks_alive(runtime) != 0) {
-        sched_yield();
-    }
+    test_await_no_tasks(runtime);
+    int64_t socket_ns = patients[0].done_cpu_ns - sent_cpu_ns;
+    /* A hog that has not seen the end of the sleep did nothing after it. */
+    int64_t timer_ns = hog.deadline_cpu_ns == 0 ? 0 : patients[1].done_cpu_ns - hog.deadline_cpu_ns;
     require_int(rouse_close(stream), ==, ROUSE_OK);
     test_close(ends[1]);
     sem_destroy(&posted);
@@ -225,28 +245,51 @@ static int64_t delay_beside_hog(rouse_runtime *runtime, pthread_t *thread)
     return socket_ns > timer_ns ? socket_ns : timer_ns;
 }
 
-/* It must not matter whose reactor it is. Other work of the machine may make some rounds late, hardly all of them. */
+static int by_delay(const void *left, const void *right)
+{
+    int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* The median for the worker where it is greater: it must not matter whose reactor it is. A worker that is hardly ever
+ * hogged does not count. */
+static int64_t median_delay_beside_hog(rouse_runtime *runtime)
+{
+    pthread_t threads[2];
+    int64_t delays[2][HOG_ROUNDS], worst = 0;
+    int workers = 0, counts[2] = {0};
+    int rounds = test_is_slow() ? 2 : HOG_ROUNDS;
+    for (int round = 0; round < rounds; round++) {
+        pthread_t thread;
+        int64_t delay_ns = delay_beside_hog(runtime, &thread);
+        int worker = 0;
+        while (worker < workers && !pthread_equal(threads[worker], thread)) {
+            worker++;
+        }
+        require_int(worker, <, 2);
+        workers = worker == workers ? workers + 1 : workers;
+        threads[worker] = thread;
+        delays[worker][counts[worker]++] = delay_ns;
+    }
+    for (int worker = 0; worker < workers; worker++) {
+        qsort(delays[worker], (size_t)counts[worker], sizeof delays[worker][0], by_delay);
+        int64_t median = delays[worker][counts[worker] / 2];
+        worst = counts[worker] >= HOG_ROUNDS / 4 && median > worst ? median : worst;
+    }
+    return worst;
+}
+
 static void little_delay_beside_hog(unsigned reactors, int poller)
 {
+    test_time_limit(100);
     for (int kind = 0; kind < 2; kind++) {
         rouse_runtime *runtime = runtime_with(multis[kind], 2, reactors, poller);
-        pthread_t threads[2];
-        int workers = 0, rounds[2] = {0}, late[2] = {0};
-        for (int round = 0; round < 8; round++) {
-            pthread_t thread;
-            int64_t delay_ns = delay_beside_hog(runtime, &thread);
-            int worker = 0;
-            while (worker < workers && !pthread_equal(threads[worker], thread)) {
-                worker++;
-            }
-            require_int(worker, <, 2);
-            workers = worker == workers ? workers + 1 : workers;
-            threads[worker] = thread;
-            rounds[worker]++;
-            late[worker] += delay_ns > ROUSE_MS(15);
+        int64_t delay_ns = median_delay_beside_hog(runtime);
+        for (int attempt = 1; attempt < HOG_ATTEMPTS && delay_ns > ROUSE_MS(HOG_DELAY_MS); attempt++) {
+            delay_ns = median_delay_beside_hog(runtime);
         }
-        for (int worker = 0; worker < workers && !test_is_slow(); worker++) {
-            require(rounds[worker] < 4 || late[worker] < rounds[worker]);
+        if (!test_is_slow()) {
+            require_int(delay_ns, <=, ROUSE_MS(HOG_DELAY_MS));
         }
         test_runtime_end(runtime);
     }
