@@ -88,22 +88,27 @@ static int close_soon(void *stream)
 static int be_told_of_a_close(void *unused)
 {
     rouse_listener *listener = listen_here();
-    rouse_scope scope;
-    int peer;
+    int64_t taken_ns = ROUSE_NEVER;
     (void)unused;
-    rouse_stream *other = tcp_stream(&peer), *stream = NULL;
-    int client = test_connect_port(target.port);
-    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
-    require_int(rouse_go(close_soon, other), ==, ROUSE_OK);
-    faults_syscall("accept4", 1, EMFILE, 1);
-    int64_t start = rouse_now();
-    require_int(rouse_accept(listener, &stream, NULL), ==, ROUSE_OK);
+    /* Other work of the machine may make a round as late as the timer would; without the close all of them are. */
+    for (int round = 0; round < 30 && taken_ns >= ROUSE_MS(95); round++) {
+        rouse_scope scope;
+        int peer;
+        rouse_stream *other = tcp_stream(&peer), *stream = NULL;
+        int client = test_connect_port(target.port);
+        require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+        require_int(rouse_go(close_soon, other), ==, ROUSE_OK);
+        faults_syscall("accept4", 1, EMFILE, 1);
+        int64_t start = rouse_now();
+        require_int(rouse_accept(listener, &stream, NULL), ==, ROUSE_OK);
+        taken_ns = rouse_now() - start;
+        require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+        test_close(client);
+        test_close(peer);
+    }
     if (!test_is_slow())
-        require(rouse_now() - start < ROUSE_MS(95));
-    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
-    require_int(rouse_close(stream), ==, ROUSE_OK);
-    test_close(client);
-    test_close(peer);
+        require_int(taken_ns, <, ROUSE_MS(95));
     return rouse_listener_close(listener);
 }
 
@@ -281,13 +286,14 @@ enum { CLIENTS = 200, LIMIT = 64 };
 static struct {
     int clients[CLIENTS];
     rouse_stream *served[CLIENTS];
-    atomic_int count;
-    bool late;
+    atomic_int count, ticks;
+    int64_t worst_tick_ns; /* of processor time between two ticks */
 } e;
 
 static int tick(void *unused)
 {
     rouse_interval interval;
+    int64_t cpu = test_cpu_ns();
     (void)unused;
     require_int(rouse_interval_init(&interval, rouse_after(ROUSE_MS(10)), ROUSE_MS(10), ROUSE_MISSED_SKIP), ==,
                 ROUSE_OK);
@@ -296,7 +302,10 @@ static int tick(void *unused)
         if (skipped == ROUSE_CANCELLED)
             return ROUSE_OK;
         require_int(skipped, >=, 0);
-        e.late |= skipped > 2;
+        int64_t now = test_cpu_ns();
+        e.worst_tick_ns = now - cpu > e.worst_tick_ns ? now - cpu : e.worst_tick_ns;
+        cpu = now;
+        atomic_fetch_add(&e.ticks, 1);
     }
 }
 
@@ -309,6 +318,20 @@ static int accept_all(void *unused)
         atomic_store(&e.count, i + 1);
     }
     return ROUSE_OK;
+}
+
+/* How many descriptors can still be had. */
+static int count_free(void)
+{
+    int taken[LIMIT], count = 0, last;
+    while ((last = dup(0)) >= 0) {
+        require_int(count, <, LIMIT);
+        taken[count++] = last;
+    }
+    require_int(errno, ==, EMFILE);
+    for (int i = 0; i < count; i++)
+        require(close(taken[i]) == 0);
+    return count;
 }
 
 /* libuv's ancestor #690, nodejs/node#45242, bun#32705: accepting span while there were no descriptors. */
@@ -324,40 +347,43 @@ static int serve_at_the_limit(void *unused)
     require(getrlimit(RLIMIT_NOFILE, &before) == 0);
     low = before;
     low.rlim_cur = (rlim_t)(e.clients[CLIENTS - 1] + 1 + LIMIT / 2);
-    require_int(rouse_scope_open(&ticking), ==, ROUSE_OK);
-    require_int(rouse_go(tick, NULL), ==, ROUSE_OK);
-    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
     require(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    int served = count_free();
+    require_int(served, >=, 3);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
     faults_reset();
     require_int(rouse_go(accept_all, NULL), ==, ROUSE_OK);
-    require_int(rouse_sleep(ROUSE_MS(20)), ==, ROUSE_OK);
-    int served = atomic_load(&e.count);
-    require_int(served, <, CLIENTS);
-    int64_t cpu = test_cpu_ns();
+    while (atomic_load(&e.count) < served)
+        require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&ticking), ==, ROUSE_OK);
+    require_int(rouse_go(tick, NULL), ==, ROUSE_OK);
+    int64_t cpu = test_cpu_ns(), span = rouse_now();
     uint64_t calls = faults_syscall_count("accept4");
     require_int(rouse_sleep(ROUSE_MS(400)), ==, ROUSE_OK);
+    span = rouse_now() - span; /* more on a busy machine */
     cpu = test_cpu_ns() - cpu;
+    calls = faults_syscall_count("accept4") - calls;
+    while (atomic_load(&e.ticks) < 3)
+        require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&ticking, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&ticking), ==, ROUSE_OK);
     require_int(atomic_load(&e.count), ==, served);
-    require_int(faults_syscall_count("accept4") - calls, <=, 6);
+    /* The first attempt, and those of the timer. */
+    require_int(calls, <=, span / ROUSE_MS(100) + 2);
     if (!test_is_slow()) {
-        require_int(cpu, <, ROUSE_MS(20)); /* 5 % */
-        require(!e.late);
+        require_int(cpu, <, span / 20); /* 5 % */
+        require_int(e.worst_tick_ns, <, ROUSE_MS(10));
     }
     /* One descriptor is freed: the next client is served. */
     for (int i = 0; i < 3; i++) {
         char byte;
         require_int(rouse_close(e.served[i]), ==, ROUSE_OK);
-        int64_t end = rouse_after(ROUSE_MS(test_is_slow() ? 2000 : 100));
-        while (atomic_load(&e.count) < served + i + 1) {
-            require(rouse_now() < end);
-            require_int(rouse_yield(), ==, ROUSE_OK);
-        }
+        while (atomic_load(&e.count) < served + i + 1)
+            require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
         test_receive_exact(e.clients[served + i], &byte, 1);
     }
     require(setrlimit(RLIMIT_NOFILE, &before) == 0);
     require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
-    require_int(rouse_scope_cancel(&ticking, 0), ==, ROUSE_OK);
-    require_int(rouse_scope_close(&ticking), ==, ROUSE_OK);
     for (int i = 0; i < CLIENTS; i++) {
         test_close(e.clients[i]);
         if (i >= 3)
