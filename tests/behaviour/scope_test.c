@@ -223,7 +223,7 @@ static int clean_up_in_shield(void *argument)
     (void)argument;
     atomic_fetch_add(&started, 1);
     require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
-    end = rouse_after(test_is_slow() ? ROUSE_MS(1000) : ROUSE_MS(20));
+    end = rouse_after(test_is_slow() ? ROUSE_MS(1000) : ROUSE_MS(200)); /* more than the sleeps in it take */
     require_int(rouse_shield_enter(&shield, end), ==, ROUSE_OK);
     require_int(rouse_is_cancelled(), ==, 0);
     before = rouse_now();
@@ -485,7 +485,7 @@ static int deadline_beats_ready(void *argument)
     for (int i = 0; i < 2; i++) {
         rouse_deadline deadline;
         rouse_scope scope;
-        int64_t end = rouse_after(ROUSE_MS(10));
+        int64_t end = rouse_after(ROUSE_MS(10)), cpu = test_cpu_ns();
         require_int(rouse_deadline_enter(&deadline, end), ==, ROUSE_OK);
         require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
         if (i == 0) {
@@ -495,7 +495,9 @@ static int deadline_beats_ready(void *argument)
         }
         require_int(rouse_scope_close(&scope), ==, ROUSE_TIMED_OUT);
         require_int(rouse_now(), >=, end);
-        require_int(rouse_now() - end, <, test_is_slow() ? ROUSE_S(10) : ROUSE_MS(20));
+        if (!test_is_slow()) { /* what is always ready uses the processor until it is ended */
+            require_int(test_cpu_ns() - cpu, <, ROUSE_MS(40));
+        }
         require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
     }
     return 0;
@@ -512,11 +514,13 @@ static int other_fiber_runs(void *argument)
     (void)argument;
     require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
     require_int(rouse_go(always_ready_fiber, NULL), ==, ROUSE_OK);
-    int64_t before = rouse_now();
+    int64_t cpu = test_cpu_ns();
     for (int i = 0; i < 20; i++) {
         require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
     }
-    require_int(rouse_now() - before, <, test_is_slow() ? ROUSE_S(20) : ROUSE_MS(200));
+    if (!test_is_slow()) { /* what is always ready uses the processor meanwhile */
+        require_int(test_cpu_ns() - cpu, <, ROUSE_MS(200));
+    }
     require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
     require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
     return 0;

@@ -91,7 +91,9 @@ static int long_sleeps(void *argument)
     }
     int64_t before = test_cpu_ns();
     require_int(rouse_sleep(ROUSE_MS(50)), ==, ROUSE_OK);
-    require_int(test_cpu_ns() - before, <, ROUSE_MS(40));
+    if (!test_is_slow()) {
+        require_int(test_cpu_ns() - before, <, ROUSE_MS(40));
+    }
     require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
     require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
     return 0;
@@ -121,7 +123,7 @@ TEST_SERIAL(a_sleep_below_a_millisecond_does_not_spin)
 
 /* ---- order ---- */
 
-static atomic_int arrival;
+static atomic_int begun, arrival;
 
 struct sleeper {
     int64_t deadline_ns;
@@ -131,30 +133,44 @@ struct sleeper {
 static int sleep_and_arrive(void *argument)
 {
     struct sleeper *sleeper = argument;
+    atomic_fetch_add(&begun, 1);
     require_int(rouse_sleep_until(sleeper->deadline_ns), ==, ROUSE_OK);
     sleeper->place = atomic_fetch_add(&arrival, 1);
     return 0;
 }
 
-static int in_order(void *argument)
+/* Answers whether the machine was fast enough: all slept before the first was due. */
+static bool sleep_in_order(int64_t until_first_ns)
 {
     enum { COUNT = 64 };
     struct sleeper sleepers[COUNT];
     rouse_scope scope;
-    int64_t start = rouse_after(test_is_slow() ? ROUSE_S(1) : ROUSE_MS(20));
-    (void)argument;
+    int64_t start = rouse_after(until_first_ns);
+    atomic_store(&begun, 0);
     atomic_store(&arrival, 0);
     require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
     for (int i = 0; i < COUNT; i++) {
         sleepers[i].deadline_ns = start + (i * 37 % COUNT) * ROUSE_US(200);
         require_int(rouse_go(sleep_and_arrive, &sleepers[i]), ==, ROUSE_OK);
     }
-    require_int(rouse_sleep_until(start - ROUSE_MS(5)), ==, ROUSE_OK);
-    test_burn(ROUSE_MS(25)); /* so that all are due at once */
+    while (atomic_load(&begun) < COUNT) {
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    bool in_time = rouse_now() < start;
+    if (in_time) {
+        test_burn(start + ROUSE_MS(20) - rouse_now()); /* so that all are due at once */
+    }
     require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < COUNT && in_time; i++) {
         require_int(sleepers[i].place, ==, i * 37 % COUNT);
     }
+    return in_time;
+}
+
+static int in_order(void *argument)
+{
+    (void)argument;
+    for (int64_t span = ROUSE_MS(20); !sleep_in_order(span); span *= 2) {}
     return 0;
 }
 
@@ -337,15 +353,20 @@ static int steady(void *argument)
     rouse_interval interval;
     int64_t first = rouse_after(ROUSE_MS(1));
     int count = (int)test_scale(300, 10000);
+    int64_t least_ns = ROUSE_NEVER; /* by which a tick of the second half was late */
     (void)argument;
     require_int(rouse_interval_init(&interval, first, ROUSE_MS(1), ROUSE_MISSED_BURST), ==, ROUSE_OK);
     for (int i = 0; i < count; i++) {
         require_int(rouse_interval_tick(&interval), ==, 0);
-        require_int(rouse_now(), >=, first + i * ROUSE_MS(1));
+        int64_t late_ns = rouse_now() - first - i * ROUSE_MS(1);
+        require_int(late_ns, >=, 0);
         require_int(interval.next_ns, ==, first + (i + 1) * ROUSE_MS(1));
-        test_burn(ROUSE_US(300));
+        least_ns = i >= count / 2 && late_ns < least_ns ? late_ns : least_ns;
+        test_burn(ROUSE_US(50));
     }
-    require_int(rouse_now() - first - (count - 1) * ROUSE_MS(1), <, test_is_slow() ? ROUSE_S(10) : ROUSE_MS(15));
+    if (!test_is_slow()) {
+        require_int(least_ns, <, ROUSE_MS(5));
+    }
     return 0;
 }
 
