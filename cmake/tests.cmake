@@ -7,7 +7,7 @@
 if(ROUSE_SANITIZER STREQUAL "thread")
     set(rouse_default_test_timeout 120)
 else()
-    set(rouse_default_test_timeout 30)
+    set(rouse_default_test_timeout 60)
 endif()
 set(ROUSE_TEST_TIMEOUT ${rouse_default_test_timeout} CACHE STRING "Seconds one test may take")
 set(ROUSE_TEST_LAUNCHER "" CACHE STRING "A command, with its arguments as a list, that runs each test program")

@@ -285,7 +285,6 @@ static int64_t median_delay_beside_hog(rouse_runtime *runtime, bool rested)
 
 static void little_delay_beside_hog(unsigned reactors, int poller)
 {
-    test_time_limit(100);
     for (int i = 0; i < 4; i++) {
         bool rested = i % 2 == 1;
         rouse_runtime *runtime = runtime_with(multis[i / 2], 2, reactors, poller);

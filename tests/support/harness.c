@@ -357,7 +357,7 @@ static void start_watchdog(void)
     if (seconds != NULL) {
         test_time_limit((unsigned)atoi(seconds));
     } else {
-        test_time_limit(test_is_valgrind() || FAULTS_THREAD_SANITIZER ? 100 : 20);
+        test_time_limit(test_is_valgrind() ? 250 : FAULTS_THREAD_SANITIZER ? 100 : 50);
     }
 }
 

@@ -67,7 +67,7 @@ void test_enroll(test_case *test);
 /* The name of the test that runs. */
 const char *test_name(void);
 
-/* Changes how long the test may take, from now on. The default is 20 s, and more under slow tools. */
+/* Changes how long the test may take, from now on. The default is 50 s, and more under slow tools. */
 void test_time_limit(unsigned seconds);
 
 /* ---- requirements that work on any thread, in any fiber or task ---- */
