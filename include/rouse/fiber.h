@@ -38,10 +38,12 @@ typedef struct rouse_fiber_options {
         sizeof(rouse_fiber_options), NULL, 0, 0 \
     }
 
-/* Starts a fiber in the innermost open scope of the calling fiber (rouse_run opens the outermost). On success the
- * argument belongs to the new fiber, on failure still to the caller. It runs at the earliest when the caller waits, or
- * on another thread at once. Errors: NOT_IN_FIBER, UNBALANCED (no scope is open), NO_MEMORY, LIMIT (stacks),
- * SHUTTING_DOWN, CANCELLED. */
+/* Starts a fiber in the innermost open scope around the calling fiber: the last one that it opened itself, else the one
+ * that it was started in, as its sibling, which may outlive it: then the argument must not lie in the caller's frame.
+ * rouse_run opens the outermost. On success the argument belongs to the new fiber, on failure still to the caller. It runs
+ * at the earliest when the caller waits, or on another thread at once. Errors: NOT_IN_FIBER, UNBALANCED (no scope: in a
+ * fiber of rouse_go_detached or rouse_spawn_fiber that has opened none), NO_MEMORY, LIMIT (stacks), SHUTTING_DOWN,
+ * CANCELLED. */
 #define rouse_go(function, argument)               rouse_go_at((function), (argument), NULL, ROUSE_HERE)
 #define rouse_go_with(function, argument, options) rouse_go_at((function), (argument), (options), ROUSE_HERE)
 ROUSE_API int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options,

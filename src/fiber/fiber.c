@@ -304,18 +304,26 @@ static int spawn(rouse_task *task, const struct fiber_request *request)
     return status;
 }
 
+/* The innermost scope around a fiber: one that it has open, or the one that it was started in, which cannot close before
+ * this fiber has ended. NULL: neither. */
+static struct scope *scope_around(const struct surroundings *around)
+{
+    return around->scope ? around->scope : around->origin ? around->origin->scope : NULL;
+}
+
 int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options, const char *site)
 {
     struct surroundings *around = surroundings_of_fiber();
     if (!around)
         return ROUSE_NOT_IN_FIBER;
-    if (!around->scope)
+    struct scope *scope = scope_around(around);
+    if (!scope)
         return ROUSE_UNBALANCED;
     struct fiber_request request = {.runtime = rouse_runtime_current(),
                                     .function = function,
                                     .argument = argument,
                                     .options = options,
-                                    .scope = around->scope,
+                                    .scope = scope,
                                     .deadline_ns = surroundings_deadline(around),
                                     .site = site};
     return spawn(NULL, &request);

@@ -714,3 +714,53 @@ TEST(a_scope_that_is_open_cannot_be_opened_again)
     rouse_options options = test_options(TEST_SINGLE, 1);
     assert_int_equal(rouse_run(open_twice, NULL, &options), 0);
 }
+
+/* ---- children that open no scope ---- */
+
+static atomic_int generations;
+
+static int start_a_sibling(void *left)
+{
+    intptr_t more = (intptr_t)left;
+    atomic_fetch_add(&generations, 1);
+    if (more > 0)
+        require_int(rouse_go(start_a_sibling, (void *)(more - 1)), ==, ROUSE_OK);
+    else
+        require_int(rouse_sleep(ROUSE_MS(5)), ==, ROUSE_OK); /* everybody else has ended by now */
+    return more > 0 ? ROUSE_OK : -77;
+}
+
+static int start_siblings_in_a_cancelled_scope(void *cancelled)
+{
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    *(int *)cancelled = rouse_go(start_a_sibling, NULL);
+    return ROUSE_OK;
+}
+
+static int wait_for_generations(void *unused)
+{
+    rouse_scope scope;
+    int status = ROUSE_OK;
+    (void)unused;
+    atomic_store(&generations, 0);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(start_a_sibling, (void *)4), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, -77);
+    require_int(atomic_load(&generations), ==, 5);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(start_siblings_in_a_cancelled_scope, &status), ==, ROUSE_OK);
+    require_int(rouse_yield(), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    require_int(status, ==, ROUSE_CANCELLED);
+    return 6;
+}
+
+TEST(a_fiber_that_has_opened_no_scope_starts_siblings)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 2);
+        require_int(test_fiber(runtime, wait_for_generations, NULL), ==, 6);
+        test_runtime_end(runtime);
+    }
+}
