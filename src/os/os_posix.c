@@ -178,24 +178,16 @@ uint64_t os_random(void)
 
 #if defined(__linux__)
 /* How many bits of the calling thread's affinity are set, which the threads that it starts inherit; 0 if it cannot be
- * learnt. The kernel refuses a mask that is smaller than its own, whose size is not known, so this one grows. */
+ * learnt. The kernel refuses a mask that is smaller than its own, which has at most 8192 bits (NR_CPUS). On the stack:
+ * missing memory must not change the answer. */
 static unsigned affinity_count(void)
 {
+    unsigned long mask[4096 / sizeof(unsigned long)] = {0};
     unsigned count = 0;
-    for (size_t bytes = 128; bytes <= (size_t)1 << 20 && count == 0; bytes *= 4) {
-        unsigned char *mask = os_alloc(bytes, sizeof(long));
-        if (mask == NULL)
-            return 0;
-        for (size_t i = 0; i < bytes; i++)
-            mask[i] = 0;
-        int answer = sched_getaffinity(0, bytes, (cpu_set_t *)(void *)mask);
-        int error = errno;
-        for (size_t i = 0; answer == 0 && i < bytes; i++)
-            count += (unsigned)__builtin_popcount(mask[i]);
-        os_free(mask);
-        if (answer != 0 && error != EINVAL)
-            return 0;
-    }
+    if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)(void *)mask) != 0)
+        return 0;
+    for (size_t i = 0; i < sizeof mask / sizeof mask[0]; i++)
+        count += (unsigned)__builtin_popcountl(mask[i]);
     return count;
 }
 #endif
