@@ -10,6 +10,7 @@ else()
     set(rouse_default_test_timeout 60)
 endif()
 set(ROUSE_TEST_TIMEOUT ${rouse_default_test_timeout} CACHE STRING "Seconds one test may take")
+set(ROUSE_EACH_ALLOCATION_TIMEOUT 120 CACHE STRING "Seconds for all runs of one test with failing allocations")
 set(ROUSE_TEST_LAUNCHER "" CACHE STRING "A command, with its arguments as a list, that runs each test program")
 
 set(rouse_test_environment
@@ -17,9 +18,11 @@ set(rouse_test_environment
     "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
     "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
 
-# rouse_add_test_program(<folder> <source>) adds the executable and its tests, and names the target in
-# rouse_test_target.
+# rouse_add_test_program(<folder> <source> [EACH_ALLOCATION]) adds the executable and its tests, and names the target in
+# rouse_test_target. With EACH_ALLOCATION each test has a second form, which runs it once for each of its allocations with
+# that one failing; only `ctest -C FailingAllocations` runs these.
 function(rouse_add_test_program folder source)
+    cmake_parse_arguments(PARSE_ARGV 2 with "EACH_ALLOCATION" "" "")
     get_filename_component(file "${source}" NAME_WE)
     set(target test_${folder}_${file})
     add_executable(${target} "${source}")
@@ -70,5 +73,16 @@ function(rouse_add_test_program folder source)
                              RUN_SERIAL ${serial}
                              SKIP_REGULAR_EXPRESSION "there is no test named ${name}[^A-Za-z0-9_];\\[  SKIPPED \\] ${name}"
                              ENVIRONMENT "${environment}")
+        if(with_EACH_ALLOCATION)
+            set(each failing_allocations.${file}.${name})
+            add_test(NAME ${each} CONFIGURATIONS FailingAllocations
+                     COMMAND $<TARGET_FILE:${target}> --failing-allocations ${name})
+            set_tests_properties(${each} PROPERTIES
+                                 TIMEOUT ${ROUSE_EACH_ALLOCATION_TIMEOUT}
+                                 LABELS failing_allocations
+                                 RUN_SERIAL ${serial}
+                                 SKIP_REGULAR_EXPRESSION "there is no test named ${name}[^A-Za-z0-9_];\\[  SKIPPED \\] ${name}"
+                                 ENVIRONMENT "${environment}")
+        endif()
     endforeach()
 endfunction()

@@ -125,7 +125,8 @@ static atomic_int accepted_count;
 static int accept_one(void *style)
 {
     rouse_stream *stream = NULL;
-    ptrdiff_t status = accept_in((int)(intptr_t)style, shared, &stream, NULL);
+    ptrdiff_t status;
+    test_call(status, accept_in((int)(intptr_t)style, shared, &stream, NULL));
     if (status != ROUSE_OK)
         return (int)status;
     atomic_fetch_add(&accepted_count, 1);

@@ -48,6 +48,7 @@ static int connect_and_talk(void *listener)
 TEST(a_connection_talks_knows_its_addresses_and_sends_at_once)
 {
     uint16_t port;
+    test_may_not_repeat("the peer has seen a connection that was given up");
     int listener = test_listen(&port, 8);
     target = test_address(port);
     on_each_executor(connect_and_talk, &listener);
@@ -182,6 +183,7 @@ static int connect_although(void *listener)
 TEST(a_connection_that_is_made_later_is_waited_for)
 {
     uint16_t port;
+    test_may_not_repeat("the peer has seen a connection that was given up");
     int listener = test_listen(&port, 8);
     target = test_address(port);
     on_each_executor(connect_although, &listener);

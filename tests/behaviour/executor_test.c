@@ -82,10 +82,10 @@ TEST(every_number_of_workers_and_reactors_works)
             for (int poller = 0; poller <= 1; poller++) {
                 rouse_options options = test_options(workers & 1 ? TEST_ROUND_ROBIN : TEST_STEALING, workers);
                 rouse_runtime_info info = {.size = sizeof info};
-                rouse_runtime *runtime, *told;
+                rouse_runtime *told;
                 options.reactors = reactors;
                 options.dedicated_poller = poller;
-                require_int(rouse_runtime_new(&runtime, &options), ==, ROUSE_OK);
+                rouse_runtime *runtime = test_runtime_make(&options);
                 require_int(rouse_runtime_stats(runtime, &info, NULL, 0), ==, ROUSE_OK);
                 require_int(info.workers, >=, 1);
                 require(workers == 0 || info.workers == workers);

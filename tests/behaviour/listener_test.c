@@ -251,15 +251,26 @@ static int answer_one(void *stream)
     return rouse_close(stream);
 }
 
+/* Who finds no memory left is turned away, by a close or by a reset: that visitor comes again. */
+static bool is_greeted(int client, char greeting)
+{
+    char byte = 0;
+    ptrdiff_t count = test_receive(client, &byte, 1, TEST_SOON);
+    bool turned_away = count <= 0 && test_may_repeat(ROUSE_NO_MEMORY);
+    require(turned_away || (count == 1 && byte == greeting));
+    if (!turned_away)
+        test_expect_end(client);
+    test_close(client);
+    return !turned_away;
+}
+
 static void visit(void *unused)
 {
     (void)unused;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 20;) {
         int client = test_connect_port(target.port);
         test_send_all(client, "x", 1);
-        test_expect(client, "x");
-        test_expect_end(client);
-        test_close(client);
+        i += is_greeted(client, 'x');
     }
     require_int(rouse_listener_close(listener), ==, ROUSE_OK);
 }
@@ -286,12 +297,9 @@ TEST(serving_answers_each_visitor_until_the_listener_is_closed)
 
 static void visit_around_a_cancel(void *argument)
 {
-    int peer = test_connect(&target);
-    test_expect(peer, "!");
-    test_expect_end(peer);
-    test_close(peer);
+    while (!is_greeted(test_connect(&target), '!')) {}
     require_int(rouse_scope_cancel(argument, 0), ==, ROUSE_OK);
-    peer = test_connect(&target); /* turned away: by a close, or by a reset */
+    int peer = test_connect(&target); /* turned away: by a close, or by a reset */
     char byte;
     require_int(test_receive(peer, &byte, 1, TEST_SOON), <=, 0);
     test_close(peer);

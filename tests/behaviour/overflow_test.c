@@ -61,7 +61,7 @@ static int overflow_in_child(enum test_executor kind, bool by_turns, char *text,
         if (by_turns) {
             turn_until_it_overflows(&options);
         }
-        rouse_run(overflow_below_main, NULL, &options);
+        require_int(rouse_run(overflow_below_main, NULL, &options), ==, 0); /* it does not return */
         _exit(0);
     }
     close(ends[1]);

@@ -9,11 +9,9 @@ static const enum test_executor multis[] = {TEST_ROUND_ROBIN, TEST_STEALING};
 static rouse_runtime *runtime_with(enum test_executor kind, unsigned workers, unsigned reactors, int poller)
 {
     rouse_options options = test_options(kind, workers);
-    rouse_runtime *runtime = NULL;
     options.reactors = reactors;
     options.dedicated_poller = poller;
-    require_int(rouse_runtime_new(&runtime, &options), ==, ROUSE_OK);
-    return runtime;
+    return test_runtime_make(&options);
 }
 
 /* ---- sharing ---- */

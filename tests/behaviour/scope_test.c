@@ -586,8 +586,7 @@ static int leave_open_elsewhere(void *argument)
 
 static void left_open_elsewhere(rouse_runtime *runtime)
 {
-    struct far_away *far_away = calloc(1, sizeof *far_away);
-    require(far_away != NULL);
+    struct far_away *far_away = test_memory(sizeof *far_away);
     require_int(test_fiber(runtime, leave_open_elsewhere, far_away), ==, ROUSE_UNBALANCED);
     require_int(atomic_load(&alive), ==, 0);
     free(far_away);

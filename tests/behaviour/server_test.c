@@ -139,9 +139,8 @@ TEST(messages_are_answered)
 /* Sends `length` bytes of 'x' and then the end; takes the replies apart and answers how many bytes they return. */
 static size_t returned_bytes(int client, size_t length)
 {
-    char *data = malloc(length);
+    char *data = test_memory(length);
     size_t returned = 0, in_prefix = 0;
-    require(data != NULL);
     memset(data, 'x', length);
     test_send_all(client, data, length);
     test_half_close(client);

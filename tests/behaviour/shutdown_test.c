@@ -479,7 +479,8 @@ static void leave_heirs(void *state)
     }
     for (int i = 0; i < 3; i++) {
         /* By name, and as the current one; both must be refused alike. */
-        int status = rouse_spawn_on(i ? heir.runtime : NULL, NULL, &descendant_type, &heir);
+        int status;
+        test_call(status, rouse_spawn_on(i ? heir.runtime : NULL, NULL, &descendant_type, &heir));
         require(status == ROUSE_OK || status == ROUSE_SHUTTING_DOWN);
         atomic_fetch_add(status == ROUSE_OK ? &born : &refused, 1);
     }

@@ -571,7 +571,7 @@ TEST(an_operation_that_is_taken_back_says_what_it_had_moved)
     assert_int_equal(rouse_op_cancel(&reading.op), ROUSE_OP_IDLE);
     assert_int_equal(done, 3);
     fill_bulk();
-    char *much = calloc(1, 64 << 20);
+    char *much = test_memory(64 << 20);
     rouse_write_all_init(&writing.op, stream, much, 64 << 20, &done);
     assert_int_equal(hand_poll(&writing), ROUSE_PENDING);
     assert_int_equal(rouse_op_cancel(&writing.op), ROUSE_OP_IDLE);
@@ -729,7 +729,7 @@ static int pump_out(void *end)
 static int pump_in(void *end)
 {
     uint64_t total = 0;
-    char *data = malloc(10000);
+    char *data = test_memory(10000);
     ptrdiff_t count;
     while ((count = rouse_read(duplex.ends[(intptr_t)end], data, 10000)) > 0) {
         size_t at = (size_t)(total % BULK), first = BULK - at < (size_t)count ? BULK - at : (size_t)count;

@@ -36,9 +36,8 @@ static void join_each_size(rouse_runtime *runtime)
 {
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         size_t bytes = sizes[i].bytes;
-        unsigned char *result = malloc(bytes + 1), state = (unsigned char)(7 + i);
+        unsigned char *result = test_memory(bytes + 1), state = (unsigned char)(7 + i);
         rouse_task task;
-        require(result != NULL);
         memset(result, 0xee, bytes + 1);
         require_int(rouse_spawn_on(runtime, &task, sizes[i].type, &state), ==, ROUSE_OK);
         require_int(rouse_join(&task, result), ==, (int)(bytes % 1000));
@@ -614,7 +613,8 @@ TEST(aborting_may_meet_the_end_of_the_task_at_any_moment)
         if (!(i & 1)) {
             test_bell_ring(&bell);
         }
-        int status = rouse_join(&task, NULL);
+        int status;
+        test_call(status, rouse_join(&task, NULL));
         require(status == 8 || status == ROUSE_CANCELLED);
         test_bell_forget(&bell);
     }

@@ -341,7 +341,8 @@ TEST(a_wake_under_a_lock_that_the_drop_function_takes_does_not_deadlock)
         rouse_abort(&task);
         test_bell_ring(&bells[0]);
         pthread_mutex_unlock(&mutex);
-        int status = rouse_join(&task, NULL);
+        int status;
+        test_call(status, rouse_join(&task, NULL));
         require(status == ROUSE_OK || status == ROUSE_CANCELLED);
         test_runtime_end(runtime);
     }

@@ -250,6 +250,46 @@ void faults_forbid_alloc(bool forbid)
     alloc_forbidden = forbid;
 }
 
+static struct faults_sweep *swept;
+
+void faults_sweep_begin(struct faults_sweep *sweep)
+{
+    swept = sweep;
+}
+
+static uint64_t place_of_call(void)
+{
+    enum { DEPTH = 10, OWN = 3 };
+    void *frames[DEPTH + OWN];
+    uint64_t place = 0;
+    int depth = backtrace(frames, DEPTH + OWN);
+    for (int i = OWN; i < depth; i++) {
+        place = (place ^ (uintptr_t)frames[i]) * UINT64_C(0x9e3779b97f4a7c15);
+    }
+    return place;
+}
+
+static bool sweep_hits(void)
+{
+    struct faults_sweep *sweep = swept;
+    if (sweep == NULL) {
+        return false;
+    }
+    unsigned long number = ADD(sweep->count, 1) + 1;
+    if (sweep->recording && number <= FAULTS_PLACES) {
+        exempt = true;
+        uint64_t place = place_of_call();
+        sweep->places[number - 1] = place != 0 ? place : number; /* where stacks are not told each is a place */
+        exempt = false;
+    }
+    if (sweep->failing == 0 || number < sweep->failing || (number > sweep->failing && !sweep->sticky)) {
+        return false;
+    }
+    ADD(sweep->hits, 1);
+    errno = ENOMEM;
+    return true;
+}
+
 static bool allocation_fails(void)
 {
     if (exempt) {
@@ -264,7 +304,7 @@ static bool allocation_fails(void)
     }
     unsigned long failing = LOAD(alloc_failing), number = ADD(alloc_count, 1) + 1;
     if (failing == 0 || number < failing || (number > failing && !LOAD(alloc_sticky))) {
-        return false;
+        return sweep_hits();
     }
     ADD(alloc_hits, 1);
     errno = ENOMEM;
@@ -723,6 +763,7 @@ static void run_with_failure(void *argument)
 
 static unsigned long run_each(struct run *run)
 {
+    test_needs_all_memory("makes calls fail itself, one after the other");
     const char *what = run->call == NULL ? "allocation" : run->call;
     run->hits = __real_mmap(NULL, sizeof *run->hits, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     require(run->hits != MAP_FAILED);

@@ -7,6 +7,7 @@
 #ifndef TEST_SUPPORT_FAULTS_H
 #define TEST_SUPPORT_FAULTS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,18 @@ unsigned long faults_alloc_hit(void);   /* how many of them were made to fail */
 
 /* Between faults_forbid_alloc(true) and (false) an allocation by this thread ends the process with its stack. */
 void faults_forbid_alloc(bool forbid);
+
+/* A second way to make allocations fail, of which those above know nothing: for failing.h, which has it around whole tests. In memory
+ * that is shared with forked children, whose allocations count as well. NULL: none. */
+#define FAULTS_PLACES 20000
+struct faults_sweep {
+    unsigned long failing; /* the number of the allocation that fails; 0: none */
+    bool sticky;           /* and all later ones */
+    bool recording;
+    atomic_ulong count, hits;
+    uint64_t places[FAULTS_PLACES]; /* of each allocation a number for the calls that led to it, if recording */
+};
+void faults_sweep_begin(struct faults_sweep *sweep);
 
 /* Runs the scenario in a forked child with the first allocation failing, then with the second, and so on until a run
  * asks for no more; then again with all allocations from the n-th on failing. Each run must end by itself, in time, with

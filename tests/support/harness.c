@@ -1,5 +1,6 @@
 #include "support/harness.h"
 
+#include "support/failing.h"
 #include "support/faults.h"
 
 #include <dirent.h>
@@ -66,6 +67,15 @@ uint64_t test_scale(uint64_t small, uint64_t full)
         count = small / 20;
     }
     return count > 0 ? count : 1;
+}
+
+void *test_memory(size_t bytes)
+{
+    bool was_exempt = faults_exempt(true);
+    void *memory = calloc(1, bytes);
+    faults_exempt(was_exempt);
+    require(memory != NULL);
+    return memory;
 }
 
 /* ---- looking at this process ---- */
@@ -365,16 +375,35 @@ static void start_watchdog(void)
 
 void test_require_failed(const char *text, const char *file, int line)
 {
+    failing_excuse(0);
     fflush(stdout);
     dprintf(2, "%s:%d: %s: required: %s\n", file, line, test_name(), text);
     abort();
 }
 
-void test_require_int_failed(const char *text, long long left, long long right, const char *file, int line)
+void test_require_int_failed(const char *text, long long first, long long left, long long right, const char *file,
+                             int line)
 {
+    failing_excuse(first);
     fflush(stdout);
     dprintf(2, "%s:%d: %s: required: %s; left is %lld, right is %lld\n", file, line, test_name(), text, left, right);
     abort();
+}
+
+void test_assert_int_equal(long long first, long long left, long long right, const char *file, int line)
+{
+    if (left != right) {
+        failing_excuse(first);
+    }
+    _assert_int_equal(cast_to_largest_integral_type(left), cast_to_largest_integral_type(right), file, line);
+}
+
+void test_assert_true(int holds, const char *text, const char *file, int line)
+{
+    if (!holds) {
+        failing_excuse(0);
+    }
+    _assert_true((unsigned long)holds, text, file, line);
 }
 
 /* ---- running ---- */
@@ -444,7 +473,9 @@ static void run_checked(void **state)
     faults_reset();
     faults_blocks_begin();
     blocks_owner = getpid();
+    failing_begin();
     running->body();
+    failing_end();
     faults_reset();
     if (differences() > 0) {
         blocks_owner = 0; /* one report is enough */
@@ -541,11 +572,19 @@ int main(int argc, char **argv)
         }
         return 0;
     }
+    bool each = strcmp(argv[1], "--failing-allocations") == 0;
+    const char *name = argv[each && argc > 2 ? 2 : 1];
     for (test_case *test = first_test; test != NULL; test = test->next) {
-        if (argc == 2 && strcmp(argv[1], test->name) == 0) {
-            return run_here(test);
+        if (strcmp(name, test->name) != 0) {
+            continue;
         }
+        if (each) {
+            return failing_allocations(test, run_here, argc > 3 ? strtoul(argv[3], NULL, 10) : 0, argc > 4);
+        }
+        return run_here(test);
     }
-    fprintf(stderr, "usage: %s [NAME | --list]; there is no test named %s\n", argv[0], argv[1]);
+    fprintf(stderr,
+            "usage: %s [NAME | --list | --failing-allocations NAME [NUMBER [sticky]]]; there is no test named %s\n",
+            argv[0], name);
     return 2;
 }

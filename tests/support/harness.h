@@ -72,15 +72,38 @@ void test_time_limit(unsigned seconds);
 
 /* ---- requirements that work on any thread, in any fiber or task ---- */
 
+/* True if memory was made to be missing (failing.h), and the status only says so: the call may then be made again. */
+bool test_may_repeat(long long status);
+
+/* Puts what the call answers into a variable: what it answers to a second attempt, if the first only lacked memory. */
+#define test_call(variable, call)        \
+    do {                                 \
+        (variable) = (call);             \
+        if (test_may_repeat(variable)) { \
+            (variable) = (call);         \
+        }                                \
+    } while (0)
+
+/* For a test that sees more of a call that failed than its status: a call is not made again then, and the test ends with
+ * the first status that says that memory is missing. */
+void test_may_not_repeat(const char *reason);
+
+/* For a test that cannot run while memory is made to be missing: it ends here then, and is reported as skipped. */
+void test_needs_all_memory(const char *reason);
+
 /* Ends the process with a message if the condition does not hold. */
 #define require(condition) ((condition) ? (void)0 : test_require_failed(#condition, __FILE__, __LINE__))
 
 /* The same for two integers, which it prints: require_int(status, ==, ROUSE_OK). */
 #define require_int(left, relation, right)                                                                            \
     do {                                                                                                              \
-        long long require_left = (long long)(left), require_right = (long long)(right);                               \
+        long long require_left = (long long)(left), require_right = (long long)(right), require_first = require_left; \
+        if (!(require_left relation require_right) && test_may_repeat(require_left)) {                                \
+            require_left = (long long)(left);                                                                         \
+        }                                                                                                             \
         if (!(require_left relation require_right)) {                                                                 \
-            test_require_int_failed(#left " " #relation " " #right, require_left, require_right, __FILE__, __LINE__); \
+            test_require_int_failed(#left " " #relation " " #right, require_first, require_left, require_right,       \
+                                    __FILE__, __LINE__);                                                              \
         }                                                                                                             \
     } while (0)
 
@@ -90,8 +113,23 @@ void test_time_limit(unsigned seconds);
 #define TEST_NO_RETURN
 #endif
 TEST_NO_RETURN void test_require_failed(const char *text, const char *file, int line);
-TEST_NO_RETURN void test_require_int_failed(const char *text, long long left, long long right, const char *file,
-                                            int line);
+TEST_NO_RETURN void test_require_int_failed(const char *text, long long first, long long left, long long right,
+                                            const char *file, int line);
+
+/* cmocka's, which looks at a status as require_int does. */
+#undef assert_int_equal
+#define assert_int_equal(left, right)                                                                             \
+    do {                                                                                                          \
+        long long assert_left = (long long)(left), assert_right = (long long)(right), assert_first = assert_left; \
+        if (assert_left != assert_right && test_may_repeat(assert_left)) {                                        \
+            assert_left = (long long)(left);                                                                      \
+        }                                                                                                         \
+        test_assert_int_equal(assert_first, assert_left, assert_right, __FILE__, __LINE__);                       \
+    } while (0)
+#undef assert_true
+#define assert_true(condition) test_assert_true((condition) ? 1 : 0, #condition, __FILE__, __LINE__)
+void test_assert_true(int holds, const char *text, const char *file, int line);
+void test_assert_int_equal(long long first, long long left, long long right, const char *file, int line);
 
 /* ---- how much ---- */
 
@@ -105,6 +143,11 @@ bool test_is_valgrind(void);
 
 /* True if blocks are counted and calls can be made to fail: see faults.h. */
 bool test_is_sanitized(void);
+
+/* ---- memory ---- */
+
+/* Zeros, to be freed; taken even while memory is made to be missing. For what belongs to the test. */
+void *test_memory(size_t bytes);
 
 /* ---- looking at this process ---- */
 

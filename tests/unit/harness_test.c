@@ -1,4 +1,5 @@
 /* The harness itself: a check that never fails would hide everything else. */
+#include "support/failing.h"
 #include "support/faults.h"
 #include "support/harness.h"
 #include "support/net.h"
@@ -194,6 +195,116 @@ TEST(a_leak_after_a_failed_allocation_is_found)
     }
     assert_int_not_equal(test_in_child(try_each_allocation, &blocks, CHILD_LIMIT), 0);
 }
+
+/* ---- each allocation of a test ---- */
+
+static int run_counted(test_case *test)
+{
+    faults_reset();
+    faults_blocks_begin();
+    failing_begin();
+    test->body();
+    failing_end();
+    return faults_blocks_alive() > 0;
+}
+
+static bool survives_failing_allocations(void (*body)(void))
+{
+    test_case test = {"a_test", body, NULL};
+    return failing_allocations(&test, run_counted, 0, false) == 0;
+}
+
+static int keep_block(void)
+{
+    kept = malloc(20);
+    return kept != NULL ? 0 : -7; /* ROUSE_NO_MEMORY */
+}
+
+static void keep_two(void)
+{
+    require_int(keep_block(), ==, 0);
+    void *first = kept;
+    assert_int_equal(keep_block(), 0);
+    free(kept);
+    free(first);
+}
+
+static void insist(void)
+{
+    int status = keep_block();
+    require_int(status, ==, 0);
+    free(kept);
+}
+
+static void write_without_looking(void)
+{
+    (void)keep_block();
+    *(volatile char *)kept = 1;
+    free(kept);
+}
+
+static void take_for_another_value(void)
+{
+    int status = keep_block();
+    free(kept);
+    require_int(status == 0 ? 5 : 6, ==, 5);
+}
+
+static void hang_without_memory(void)
+{
+    int status = keep_block();
+    test_time_limit(1);
+    while (status != 0) {
+        test_sleep_ns(1000000);
+    }
+    free(kept);
+}
+
+static void leave_first(void)
+{
+    void *first = malloc(30);
+    int status = keep_block();
+    if (status == 0) {
+        free(kept);
+        free(first);
+    }
+}
+
+static int lose_first(void)
+{
+    kept = malloc(30);
+    return kept != NULL ? keep_block() : -7;
+}
+
+static void stop_after_a_loss(void)
+{
+    int status = lose_first();
+    require_int(status, ==, 0);
+    _exit(0);
+}
+
+TEST(a_test_survives_failing_allocations_if_its_calls_can_be_repeated_or_it_stops_at_the_status)
+{
+    assert_true(survives_failing_allocations(keep_two));
+    assert_true(survives_failing_allocations(insist));
+}
+
+TEST(crashes_hangs_wrong_values_and_leaks_after_a_failed_allocation_are_found)
+{
+    need_faults();
+    if (FAULTS_THREAD_SANITIZER || test_is_valgrind()) {
+        skip();
+    }
+    assert_false(survives_failing_allocations(write_without_looking));
+    assert_false(survives_failing_allocations(take_for_another_value));
+    assert_false(survives_failing_allocations(hang_without_memory));
+    assert_false(survives_failing_allocations(leave_first));
+    if (FAULTS_ADDRESS_SANITIZER) {
+        assert_false(survives_failing_allocations(stop_after_a_loss));
+    }
+}
+
+/* ---- system calls and the rest ---- */
 
 static void allocate_where_none_is_allowed(void *argument)
 {
