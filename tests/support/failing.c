@@ -205,8 +205,8 @@ static void report(const test_case *test, unsigned long number, bool sticky, con
 {
     bool signalled = WIFSIGNALED(outcome->status);
     int code = signalled ? WTERMSIG(outcome->status) : WEXITSTATUS(outcome->status);
-    fprintf(stderr, "%s\n%s: with allocation %lu failing%s: %s %d%s\n", outcome->output, test->name, number,
-            sticky ? ", and all later ones" : "", signalled ? "signal" : "status", code,
+    fprintf(stderr, "%s\n%s: with allocation %lu%s failing%s: %s %d%s\n", outcome->output, test->name, number,
+            number == 0 ? " (none)" : "", sticky ? ", and all later ones" : "", signalled ? "signal" : "status", code,
             signalled        ? ""
             : code == 124    ? " (too long)"
             : code == LEAKED ? " (blocks were lost)"
