@@ -49,7 +49,10 @@ ROUSE_API void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval);
  * A deadline in force covers everything awaited until it is left: rouse_read under it answers TIMED_OUT once it has
  * passed. Deadlines nest, the nearest counts; a fiber or task that is spawned into a scope under one inherits it, others
  * do not. The frame is
- * the caller's memory and must be left in reverse order of entering, by the same fiber or within the same poll. */
+ * the caller's memory and must be left in reverse order of entering, by the same fiber or within the same poll.
+ *
+ * When a deadline passes, the task itself is woken. A poll function that tells its operations apart by wakers of its own
+ * takes a wake that none of them announces for that, and polls all that are pending. */
 typedef struct rouse_deadline {
     uintptr_t reserved[12]; /* of the library; zeroed is valid */
 } rouse_deadline;

@@ -135,6 +135,24 @@ int rouse_join(rouse_task *task, void *result)
     return task && task->cell ? runtime_join(task, result, NULL) : ROUSE_INVALID;
 }
 
+/* The fiber's wait for a task has failed, because the fiber was cancelled or its deadline has passed. The task is told to
+ * end, and waited for all the same: neither a cancel nor a deadline ends this wait. */
+static void await_end(rouse_task *task, struct surroundings *around)
+{
+    rouse_context context = {{around->cell, &task_waker_table}, 0, {NULL, NULL, NULL}};
+    rouse_op op;
+    rouse_abort(task);
+    while (task->cell) {
+        rouse_join_init(&op, task, NULL);
+        while (rouse_op_poll(&op, &context) == ROUSE_PENDING)
+            around->suspend(around);
+        if (task->cell) { /* a waker that cannot be counted cannot wait: looking again is all that is left */
+            rouse_waker_wake_by_ref(&context.waker);
+            around->suspend(around);
+        }
+    }
+}
+
 /* Whatever a plain thread needs for waiting is there before the task is: its state may point into the caller's frame, so
  * once it runs there is no way but to wait for it. */
 int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const void *state, void *result,
@@ -150,10 +168,9 @@ int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const
     int status = rouse_spawn_at(&task, runtime, type, state, site);
     if (status == ROUSE_OK)
         status = runtime_join(&task, result, waiter);
-    if (task.cell) { /* the wait was cancelled: nobody is left who could want the value */
-        rouse_abort(&task);
-        rouse_detach(&task);
-    }
+    if (task.cell && local && status != ROUSE_FORKED)
+        await_end(&task, local->around);
+    rouse_detach(&task); /* in a forked child: the task is the parent's */
     if (waiter)
         thread_waiter_free(waiter);
     return status;

@@ -14,7 +14,11 @@ struct thread_waiter {
     struct list_node link;  /* on a runtime's seat_waiters, under its seat_lock */
 };
 
-enum { SIGNAL_NONE = 0, SIGNAL_SEAT = 1 /* the seat may be free */, SIGNAL_WOKEN = 2 /* the waker was called */ };
+enum {
+    SIGNAL_SEAT = 1,    /* the seat may be free */
+    SIGNAL_WOKEN = 2,   /* the waker was called */
+    SIGNAL_SLEEPING = 4 /* the thread sleeps on the word, or is about to: whoever raises a signal wakes it */
+};
 
 static void release(struct thread_waiter *waiter)
 {
@@ -25,8 +29,9 @@ static void release(struct thread_waiter *waiter)
 
 static void raise_signal(struct thread_waiter *waiter, uint32_t signal)
 {
-    atomic_u32_or(&waiter->signal, signal, ACQ_REL); /* with the loads in thread_waiter_wait */
-    os_wake_one((const uint32_t *)(const void *)&waiter->signal);
+    /* ACQ_REL pairs with sleep_for and was_woken. */
+    if (atomic_u32_or(&waiter->signal, signal, ACQ_REL) & SIGNAL_SLEEPING)
+        os_wake_one((const uint32_t *)(const void *)&waiter->signal);
 }
 
 static rouse_waker waiter_clone(void *data);
@@ -202,8 +207,10 @@ static void leave_for_good(struct thread_waiter *waiter, struct rouse_runtime *r
 static void sleep_for(struct thread_waiter *waiter, uint32_t signals)
 {
     uint32_t signal;
-    while (((signal = atomic_u32_load(&waiter->signal, ACQUIRE)) & signals) == 0)
-        os_wait_on((const uint32_t *)(const void *)&waiter->signal, signal, ROUSE_NEVER);
+    while (((signal = atomic_u32_or(&waiter->signal, SIGNAL_SLEEPING, ACQ_REL)) & signals) == 0)
+        os_wait_on((const uint32_t *)(const void *)&waiter->signal, signal | SIGNAL_SLEEPING, ROUSE_NEVER);
+    atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SLEEPING,
+                   RELAXED); /* nobody sleeps: a wake too many is harmless */
 }
 
 void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runtime)

@@ -28,7 +28,8 @@ void inbox_init(struct inbox *inbox);
 /* Any thread. Answers whether the inbox was empty: whoever finds it so is the one who may have to wake the owner. */
 bool inbox_push(struct inbox *inbox, struct queue_link *link);
 
-/* Owner. Moves all links to the end of `out`, in the order of pushing; false if there were none. */
+/* Moves all links to the end of `out`, in the order of pushing; false if there were none. For the owner, and for whoever
+ * takes over from one that is stuck. */
 bool inbox_take(struct inbox *inbox, struct queue *out);
 
 /* Any thread. */

@@ -25,7 +25,7 @@ ptrdiff_t rouse_op_poll(rouse_op *op, rouse_context *context)
     ptrdiff_t answer = op_type(op)->poll(op, context);
     if (answer == ROUSE_PENDING) {
         if (around)
-            surroundings_pend(around, &context->waker);
+            surroundings_pend(around);
     } else {
         op_set_type(op, NULL);
         if (around)

@@ -20,6 +20,7 @@ struct reactor {
     struct backend *backend;  /* the kernel's set */
     const void *owner;        /* the runtime it belongs to; only compared */
     uint32_t process;         /* os_process() of the maker */
+    bool attended;            /* threads of its runtime's own wait in it; else whoever drives the runtime, or nobody */
     struct lock timer_lock;   /* the wheel and waiting_until_ns */
     struct wheel wheel;       /* timers armed here */
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */

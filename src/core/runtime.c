@@ -83,8 +83,10 @@ static void demolish(struct rouse_runtime *runtime)
 static int build_parts(struct rouse_runtime *runtime)
 {
     int status = spawner_init(&runtime->spawner, &runtime->allocator);
-    for (unsigned i = 0; status == ROUSE_OK && i < runtime->reactors; i++)
+    for (unsigned i = 0; status == ROUSE_OK && i < runtime->reactors; i++) {
         status = reactor_init(&runtime->reactor[i], runtime, &runtime->allocator);
+        runtime->reactor[i].attended = !runtime_is_single(runtime);
+    }
     for (unsigned i = 0; status == ROUSE_OK && i < runtime->workers; i++) {
         struct worker *worker = &runtime->worker[i];
         worker_init(worker, runtime, i, &runtime->reactor[i % runtime->reactors]);
@@ -342,7 +344,14 @@ int64_t rouse_runtime_deadline(rouse_runtime *runtime)
 {
     if (!runtime || !runtime_is_single(runtime))
         return ROUSE_NEVER;
-    return worker_has_work(&runtime->worker[0]) ? 0 : reactor_next_timer(&runtime->reactor[0]);
+    if (runtime_is_forked(runtime))
+        return ROUSE_NEVER;
+    /* Another thread drives: when it stops, the descriptor is readable, if somebody waits for that. */
+    if (!executor_single_try_seat(runtime))
+        return atomic_u32_load(&runtime->watched, RELAXED) ? ROUSE_NEVER : 0;
+    int64_t deadline_ns = worker_has_work(&runtime->worker[0]) ? 0 : reactor_next_timer(&runtime->reactor[0]);
+    executor_single_end_turn(runtime);
+    return deadline_ns;
 }
 
 /* ---- counters ---- */

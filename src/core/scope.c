@@ -21,6 +21,13 @@ int scope_add(struct scope *scope, struct origin *child)
     return status;
 }
 
+/* Under the lock: when nothing keeps the scope open any more, its owner hears of it. */
+static void tell_owner_if_empty(struct scope *scope, struct wait_batch *batch)
+{
+    if (scope->children == 0 && scope->cancels == 0)
+        wait_fire_first(&scope->closers, batch);
+}
+
 /* Takes a child off; the lock's release is the last touch of the scope, for its owner may then return. */
 static void take_off(struct origin *child, int value)
 {
@@ -31,8 +38,8 @@ static void take_off(struct origin *child, int value)
     list_remove(&child->sibling);
     if (value < 0 && scope->first_error == ROUSE_OK)
         scope->first_error = value;
-    if (--scope->children == 0)
-        wait_fire_first(&scope->closers, &batch);
+    scope->children--;
+    tell_owner_if_empty(scope, &batch);
     lock_release(&scope->lock);
     wait_batch_wake(&batch);
 }
@@ -48,10 +55,18 @@ void scope_child_ended(struct origin *child, int value)
 }
 
 /* Each child is held while it is cancelled outside the lock; turning the list round as many times as there were children
- * reaches every one of them, for none is added any more. */
-void scope_cancel(struct scope *scope, int64_t limit_ns)
+ * reaches every one of them, for none is added any more. The caller may be any thread, and the children may end by this
+ * very call: the scope stays open until it has left. */
+int scope_cancel(struct scope *scope, int64_t limit_ns)
 {
+    struct wait_batch batch;
+    wait_batch_init(&batch);
     lock_acquire(&scope->lock);
+    if (!scope->owner) {
+        lock_release(&scope->lock);
+        return ROUSE_INVALID;
+    }
+    scope->cancels++;
     scope->cancelled = true;
     if (limit_ns < scope_limit(scope))
         atomic_i64_store(&scope->limit_ns, limit_ns, RELAXED);
@@ -67,7 +82,11 @@ void scope_cancel(struct scope *scope, int64_t limit_ns)
         }
         lock_acquire(&scope->lock);
     }
+    scope->cancels--;
+    tell_owner_if_empty(scope, &batch);
     lock_release(&scope->lock);
+    wait_batch_wake(&batch);
+    return ROUSE_OK;
 }
 
 ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker)
@@ -79,8 +98,9 @@ ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker)
     if (wait_is_waiting(&scope->closer))
         old = wait_remove(&scope->closer);
     wait_forget(&scope->closer);
-    if (scope->children == 0) {
+    if (scope->children == 0 && scope->cancels == 0) {
         answer = ROUSE_OK;
+        scope->owner = NULL;
     } else if (!uncounted) {
         wait_add(&scope->closers, &scope->closer, kept);
         kept = (rouse_waker){NULL, NULL};

@@ -11,12 +11,13 @@ struct scope {
     bool cancelled;             /* no new children; every child was or is being cancelled */
     int first_error;            /* of a child; OK: none yet */
     size_t children;            /* on the list */
+    size_t cancels;             /* calls of scope_cancel that are inside: closing waits for them too */
     struct list_node list;      /* origins of the children */
     struct wait_node closer;    /* the owner while it waits in close, on `closers` */
     struct list_node closers;   /* empty or the owner */
     atomic_i64 limit_ns;        /* when shields of cancelled children end; RELAXED: the cancel's wake orders it */
     struct scope *parent;       /* owner: the scope that was innermost before */
-    struct surroundings *owner; /* the fiber that opened it; NULL once closed */
+    struct surroundings *owner; /* the fiber that opened it; NULL once closed. Written under the lock */
 };
 _Static_assert(sizeof(struct scope) <= sizeof(rouse_scope), "fits the public struct");
 
@@ -36,10 +37,10 @@ void scope_remove(struct origin *child);
 /* A child has completed; the last thing that is done with the scope on its behalf. */
 void scope_child_ended(struct origin *child, int value);
 
-/* Cancels all children; their shields end at limit_ns at the latest. */
-void scope_cancel(struct scope *scope, int64_t limit_ns);
+/* Cancels all children; their shields end at limit_ns at the latest. INVALID if it is closed. */
+int scope_cancel(struct scope *scope, int64_t limit_ns);
 
-/* The operation of rouse_scope_close: done when no child is left. */
+/* The operation of rouse_scope_close: done, and the scope closed, when no child is left. */
 ptrdiff_t scope_poll_empty(struct scope *scope, const rouse_waker *waker);
 
 #endif

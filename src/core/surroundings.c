@@ -44,9 +44,10 @@ int surroundings_status(struct surroundings *around)
     return has_passed(around->top->effective_ns) ? ROUSE_TIMED_OUT : ROUSE_OK;
 }
 
-void surroundings_pend(struct surroundings *around, const rouse_waker *waker)
+void surroundings_pend(struct surroundings *around)
 {
     struct frame *top = around->top;
+    rouse_waker waker = {around->cell, &task_waker_table}; /* borrowed */
     if (!top)
         return;
     bool shielded = innermost_shield(around) != NULL;
@@ -58,8 +59,8 @@ void surroundings_pend(struct surroundings *around, const rouse_waker *waker)
             deadline_ns = limit_ns;
     }
     /* Without a timer the wait would outlive its deadline: wake at once and look again. */
-    if (deadline_ns != ROUSE_NEVER && timer_arm(&top->timer, deadline_ns, waker) != ROUSE_OK)
-        rouse_waker_wake_by_ref(waker);
+    if (deadline_ns != ROUSE_NEVER && timer_arm(&top->timer, deadline_ns, &waker) != ROUSE_OK)
+        rouse_waker_wake_by_ref(&waker);
 }
 
 /* A task that has used its budget up is made to yield: an operation that is always ready must not keep the others, nor its

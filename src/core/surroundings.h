@@ -71,8 +71,9 @@ ptrdiff_t surroundings_yield(struct surroundings *around, const rouse_waker *wak
 /* OK, or why every waiting call must fail now: CANCELLED or TIMED_OUT. */
 int surroundings_status(struct surroundings *around);
 
-/* An operation is about to answer pending: sees to it that the nearest deadline will wake the task. */
-void surroundings_pend(struct surroundings *around, const rouse_waker *waker);
+/* An operation is about to answer pending: sees to it that the nearest deadline will wake the task. Itself and not
+ * through the operation's waker: several operations may wait under one deadline, each with a waker of its own. */
+void surroundings_pend(struct surroundings *around);
 
 /* The nearest deadline in force here. */
 int64_t surroundings_deadline(const struct surroundings *around);

@@ -24,6 +24,22 @@ static void forget_parent(struct slot *slot)
     slot->source.record = NULL;
 }
 
+/* Under the lock: the slot is attached to a reactor of another runtime. Nobody may be driving that one, unless it has
+ * threads of its own; whoever waits now is being driven. Those who wait already are woken from either. A kernel that
+ * refuses leaves everything as it is. */
+static void move_to(struct slot *slot, struct reactor *reactor)
+{
+    struct backend_source moved = {slot->source.handle, NULL};
+    if (!wanted(slot)) {
+        waker_map_detach(slot, false);
+    } else if (!slot->reactor->attended &&
+               backend_attach(reactor->backend, &moved, registry_handle(slot)) == ROUSE_OK) {
+        waker_map_detach(slot, false);
+        slot->source = moved;
+        slot->reactor = reactor;
+    }
+}
+
 /* Under the lock: puts the node on the list, with the source attached and armed. *waker is taken over on PENDING; a waker
  * that it replaces comes back in its place. */
 static int insert(struct slot *slot, struct channel *channel, struct wait_node *node, rouse_waker *waker,
@@ -33,9 +49,8 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
         return ROUSE_FORKED;
     if (slot->reactor && slot->reactor != reactor && reactor_is_forked(slot->reactor))
         forget_parent(slot);
-    /* Attached to another runtime's reactor, which perhaps nobody drives: it moves here unless somebody waits there. */
-    if (slot->reactor && slot->reactor->owner != reactor->owner && !wanted(slot))
-        waker_map_detach(slot, false);
+    if (slot->reactor && slot->reactor->owner != reactor->owner)
+        move_to(slot, reactor);
     if (!slot->reactor) {
         int status = backend_attach(reactor->backend, &slot->source, registry_handle(slot));
         if (status != ROUSE_OK)

@@ -120,7 +120,10 @@ static void take_inbox(struct worker *worker)
     queue_init(&received);
     inbox_take(&worker->inbox, &received);
     for (struct queue_link *link; (link = queue_pop(&received));)
-        queue_push(&worker->own, link);
+        worker_push(worker, task_of_link(link));
+    /* New fibers may still run anywhere; whoever is idle need not wait for what runs here first. */
+    if (ring_length(&worker->ring) > 1 || (ring_length(&worker->ring) == 1 && !queue_is_empty(&worker->own)))
+        notify_after_push(worker);
 }
 
 static struct task_cell *pop_own(struct worker *worker)
@@ -370,6 +373,21 @@ static bool is_stuck(struct worker *owner)
     return stuck;
 }
 
+/* What was sent to a stuck worker and may run anywhere, fibers before their first run, is taken over; the rest goes back. */
+static void take_over_inbox(struct worker *worker, struct worker *owner)
+{
+    struct queue sent;
+    queue_init(&sent);
+    inbox_take(&owner->inbox, &sent);
+    for (struct queue_link *link; (link = queue_pop(&sent));) {
+        struct task_cell *cell = task_of_link(link);
+        if (is_stealable(worker, cell))
+            worker_push(worker, cell);
+        else
+            worker_send(owner, cell);
+    }
+}
+
 /* The sentinel's round: what stuck workers leave lying is taken over. */
 static void sweep(struct worker *worker)
 {
@@ -383,6 +401,7 @@ static void sweep(struct worker *worker)
             struct task_cell *cell = atomic_ptr_exchange(&owner->slot, NULL, ACQ_REL);
             if (cell)
                 worker_push(worker, cell);
+            take_over_inbox(worker, owner);
         }
         if (!polls_itself(worker) || reactor == worker->local.reactor || !lock_try(&reactor->turn))
             continue;

@@ -47,10 +47,7 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
 int rouse_scope_cancel(rouse_scope *opened, int64_t grace_ns)
 {
     struct scope *scope = (struct scope *)(void *)opened;
-    if (!scope || !scope->owner)
-        return ROUSE_INVALID;
-    scope_cancel(scope, rouse_after(grace_ns));
-    return ROUSE_OK;
+    return scope ? scope_cancel(scope, rouse_after(grace_ns)) : ROUSE_INVALID;
 }
 
 int rouse_scope_close(rouse_scope *opened)
@@ -77,11 +74,10 @@ int rouse_scope_close(rouse_scope *opened)
             continue;
         }
         if (status == ROUSE_OK)
-            surroundings_pend(around, &waker); /* a shield's end lets the cancelling through */
+            surroundings_pend(around); /* a shield's end lets the cancelling through */
         around->suspend(around);
     }
     around->scope = scope->parent;
-    scope->owner = NULL;
     return scope->first_error;
 }
 

@@ -2,6 +2,7 @@
 #include "core/op.h"
 #include "core/waker_map.h"
 #include "net/stream.h"
+#include <limits.h>
 
 struct io_op {
     struct op_head head;
@@ -24,12 +25,20 @@ static bool is_user(const struct slot *slot)
     return (slot->traits & SLOT_USER) != 0;
 }
 
+/* What a user's function answers: at most what it was asked for, or a status. Anything else would be taken for bytes that
+ * were never moved. */
+static ptrdiff_t checked(ptrdiff_t answer, size_t length)
+{
+    bool possible = answer < 0 ? answer >= INT_MIN : (size_t)answer <= length;
+    return possible ? answer : ROUSE_INVALID;
+}
+
 static ptrdiff_t attempt_read(const struct io_op *io, const struct slot *slot, rouse_context *context)
 {
     char *data = (char *)io->data + io->moved;
     size_t length = io->length - io->moved;
     if (is_user(slot))
-        return slot->u.user->poll_read(slot->source.record, data, length, context);
+        return checked(slot->u.user->poll_read(slot->source.record, data, length, context), length);
     return os_read(slot->source.handle, (enum os_kind)slot->kind, data, length);
 }
 
@@ -38,7 +47,7 @@ static ptrdiff_t attempt_write(const struct io_op *io, const struct slot *slot, 
     const char *data = (const char *)io->data + io->moved;
     size_t length = io->length - io->moved;
     if (is_user(slot))
-        return slot->u.user->poll_write(slot->source.record, data, length, context);
+        return checked(slot->u.user->poll_write(slot->source.record, data, length, context), length);
     return os_write(slot->source.handle, (enum os_kind)slot->kind, data, length);
 }
 
@@ -63,7 +72,8 @@ static ptrdiff_t attempt_readv(const struct io_op *io, const struct slot *slot, 
 {
     const rouse_buffer *piece = first_piece(io);
     if (is_user(slot))
-        return slot->u.user->poll_read(slot->source.record, piece->data, piece->length, context);
+        return checked(slot->u.user->poll_read(slot->source.record, piece->data, piece->length, context),
+                       piece->length);
     return os_readv(slot->source.handle, (enum os_kind)slot->kind, io->data, io->length);
 }
 
@@ -71,7 +81,8 @@ static ptrdiff_t attempt_writev(const struct io_op *io, const struct slot *slot,
 {
     const rouse_buffer *piece = first_piece(io);
     if (is_user(slot))
-        return slot->u.user->poll_write(slot->source.record, piece->data, piece->length, context);
+        return checked(slot->u.user->poll_write(slot->source.record, piece->data, piece->length, context),
+                       piece->length);
     return os_writev(slot->source.handle, (enum os_kind)slot->kind, io->data, io->length);
 }
 

@@ -3,7 +3,9 @@
 #include "support/runtimes.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 /* ---- many threads, one seat ---- */
 
@@ -243,4 +245,119 @@ TEST(a_stream_moves_from_a_runtime_that_nobody_drives_to_one_that_waits_for_it)
         test_runtime_end(second);
         test_runtime_end(first);
     }
+}
+
+static int yield_often(void *times)
+{
+    for (intptr_t i = 0; i < (intptr_t)times; i++)
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    return ROUSE_OK;
+}
+
+static atomic_bool driven;
+
+static void drive(void *runtime)
+{
+    require_int(test_fiber(runtime, yield_often, (void *)(intptr_t)test_scale(20000, 1000000)), ==, ROUSE_OK);
+    atomic_store(&driven, true);
+}
+
+/* ThreadSanitizer looks on. */
+TEST(a_foreign_loop_may_ask_for_the_deadline_while_another_thread_drives)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
+    test_thread thread;
+    intptr_t descriptor;
+    assert_int_equal(rouse_runtime_descriptor(runtime, &descriptor), ROUSE_OK);
+    atomic_store(&driven, false);
+    test_thread_start(&thread, drive, runtime);
+    while (!atomic_load(&driven)) {
+        int64_t deadline_ns = rouse_runtime_deadline(runtime);
+        require(deadline_ns == 0 || deadline_ns == ROUSE_NEVER);
+        require_int(rouse_runtime_turn(runtime, 0), >=, ROUSE_BUSY);
+    }
+    test_thread_join(&thread, TEST_SOON);
+    test_runtime_end(runtime);
+}
+
+static int wait_to_read(void *stream)
+{
+    char byte;
+    require_int(rouse_read(stream, &byte, 1), ==, ROUSE_CANCELLED);
+    return ROUSE_OK;
+}
+
+enum { FLOOD = 16 << 20 }; /* more than the kernel takes in advance */
+
+static int write_much(void *stream)
+{
+    static char data[FLOOD];
+    rouse_deadline deadline;
+    require_int(rouse_deadline_enter(&deadline, rouse_after(TEST_SOON)), ==, ROUSE_OK);
+    require_int(rouse_write_all(stream, data, sizeof data, NULL), ==, ROUSE_OK);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    return ROUSE_OK;
+}
+
+static void receive_much(void *peer)
+{
+    static char data[FLOOD];
+    test_sleep_ns(ROUSE_MS(20)); /* the writer should be waiting by then */
+    test_receive_exact(*(int *)peer, data, sizeof data);
+}
+
+TEST(a_reader_on_a_runtime_that_nobody_drives_does_not_keep_a_writer_on_another)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *first = test_runtime_new(TEST_SINGLE, 1);
+        rouse_runtime *second = test_runtime_new((enum test_executor)kind, 2);
+        rouse_task reader;
+        test_thread thread;
+        int peer;
+        rouse_stream *stream = tcp_stream(&peer);
+        require_int(rouse_spawn_fiber_at(&reader, first, wait_to_read, stream, 0, 0, NULL, NULL), ==, ROUSE_OK);
+        while (rouse_runtime_turn(first, 0) > 0) {}
+        test_thread_start(&thread, receive_much, &peer);
+        require_int(test_fiber(second, write_much, stream), ==, ROUSE_OK);
+        test_thread_join(&thread, TEST_SOON);
+        rouse_abort(&reader);
+        require_int(rouse_join(&reader, NULL), ==, ROUSE_OK);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+        test_close(peer);
+        test_runtime_end(second);
+        test_runtime_end(first);
+    }
+}
+
+static int wait_for_hang_up(void *unused)
+{
+    (void)unused;
+    require_int(rouse_signal_wait(ROUSE_SIGNAL_HANG_UP), ==, ROUSE_CANCELLED);
+    return ROUSE_OK;
+}
+
+static int wait_for_terminate(void *unused)
+{
+    rouse_deadline deadline;
+    (void)unused;
+    require_int(rouse_signal_catch(ROUSE_SIGNAL_TERMINATE), ==, ROUSE_OK);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(TEST_SOON)), ==, ROUSE_OK);
+    require_int(kill(getpid(), SIGTERM), ==, 0); /* workers block signals */
+    require_int(rouse_signal_wait(ROUSE_SIGNAL_TERMINATE), ==, ROUSE_SIGNAL_TERMINATE);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    return ROUSE_OK;
+}
+
+TEST(a_waiter_for_signals_on_a_runtime_that_nobody_drives_does_not_keep_them_from_others)
+{
+    rouse_runtime *first = test_runtime_new(TEST_SINGLE, 1), *second = test_runtime_new(TEST_STEALING, 2);
+    rouse_task waiter;
+    require_int(rouse_spawn_fiber_at(&waiter, first, wait_for_hang_up, NULL, 0, 0, NULL, NULL), ==, ROUSE_OK);
+    while (rouse_runtime_turn(first, 0) > 0) {}
+    require_int(test_fiber(second, wait_for_terminate, NULL), ==, ROUSE_OK);
+    rouse_abort(&waiter);
+    require_int(rouse_join(&waiter, NULL), ==, ROUSE_OK);
+    rouse_signal_restore();
+    test_runtime_end(second);
+    test_runtime_end(first);
 }

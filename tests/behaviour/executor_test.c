@@ -607,3 +607,26 @@ TEST(a_runtime_makes_do_with_the_threads_it_gets)
         }
     }
 }
+
+/* ---- what waiting costs ---- */
+
+#if FAULTS_AVAILABLE
+static int finish_at_once(void *state, void *result, rouse_context *context)
+{
+    (void)state, (void)result, (void)context;
+    return ROUSE_OK;
+}
+
+static const rouse_task_type finish_type = {.name = "finish", .poll = finish_at_once};
+
+TEST(a_thread_that_drives_what_it_waits_for_is_not_woken_through_the_system)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
+    assert_int_equal(rouse_block_on(runtime, &finish_type, NULL, NULL), ROUSE_OK);
+    faults_reset();
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(rouse_block_on(runtime, &finish_type, NULL, NULL), ROUSE_OK);
+    assert_in_range(faults_syscall_count("syscall"), 0, 20); /* looks at the kernel now and then */
+    test_runtime_end(runtime);
+}
+#endif

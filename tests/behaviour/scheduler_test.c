@@ -907,3 +907,54 @@ TEST_SERIAL(a_runtime_whose_tasks_all_sleep_uses_no_processor)
     }
     sem_destroy(&asleep);
 }
+
+/* ---- new fibers beside a hog ---- */
+
+enum { NEWCOMERS = 40 };
+
+static struct {
+    atomic_bool hogging;
+    atomic_int begun;
+    atomic_bool over, in_time;
+} n;
+
+static int hog_until_all_have_begun(void *unused)
+{
+    int64_t end = test_now_ns() + ROUSE_S(8);
+    (void)unused;
+    atomic_store(&n.hogging, true);
+    while (atomic_load(&n.begun) < NEWCOMERS && test_now_ns() < end) {}
+    atomic_store(&n.in_time, atomic_load(&n.begun) == NEWCOMERS);
+    atomic_store(&n.over, true);
+    return ROUSE_OK;
+}
+
+/* Stays for a while, so that its worker has more fibers than the one that is hogged. */
+static int begin(void *go_on)
+{
+    atomic_fetch_add(&n.begun, 1);
+    while (!atomic_load((atomic_bool *)go_on))
+        require_int(rouse_sleep(ROUSE_MS(5)), ==, ROUSE_OK);
+    return ROUSE_OK;
+}
+
+static int start_newcomers(void *unused)
+{
+    (void)unused;
+    require_int(rouse_go(hog_until_all_have_begun, NULL), ==, ROUSE_OK);
+    while (!atomic_load(&n.hogging)) /* waiting here, so that it begins on another worker than this */
+        sched_yield();
+    for (int i = 0; i < NEWCOMERS; i++) {
+        require_int(rouse_go(begin, &n.over), ==, ROUSE_OK);
+        require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+/* It has few fibers because it does not get to run any: the spread of new ones would send it more. */
+TEST_SERIAL(fibers_that_were_sent_to_a_hogged_worker_begin_on_others)
+{
+    rouse_options options = test_options(TEST_STEALING, 3);
+    assert_int_equal(rouse_run(start_newcomers, NULL, &options), ROUSE_OK);
+    assert_true(atomic_load(&n.in_time));
+}

@@ -763,3 +763,151 @@ TEST(a_fiber_that_has_opened_no_scope_starts_siblings)
         test_runtime_end(runtime);
     }
 }
+
+/* ---- several waits under one deadline ---- */
+
+/* An operation with a waker of its own, which wakes the task. */
+struct announced {
+    rouse_op op;
+    rouse_waker task; /* owned */
+    bool woken;
+    ptrdiff_t answer;
+};
+
+struct pair {
+    struct announced each[2];
+    rouse_deadline deadline;
+    int64_t deadline_ns;
+    bool started;
+};
+
+static rouse_waker announced_clone(void *data);
+
+static void announced_wake(void *data)
+{
+    struct announced *one = data;
+    one->woken = true;
+    rouse_waker_wake_by_ref(&one->task);
+}
+
+static void announced_drop(void *data)
+{
+    (void)data;
+}
+
+static const rouse_waker_table announced_table = {announced_clone, announced_wake, announced_wake, announced_drop};
+
+static rouse_waker announced_clone(void *data)
+{
+    return (rouse_waker){data, &announced_table};
+}
+
+/* Polls what was woken; everything, if nothing was: then the deadline has passed. */
+static int poll_pair(void *state, void *result, rouse_context *context)
+{
+    struct pair *pair = *(struct pair **)state;
+    bool all = !pair->started || (!pair->each[0].woken && !pair->each[1].woken), pending = false;
+    (void)result;
+    pair->started = true;
+    require_int(rouse_deadline_enter(&pair->deadline, pair->deadline_ns), ==, ROUSE_OK);
+    for (int i = 0; i < 2; i++) {
+        struct announced *one = &pair->each[i];
+        if (one->answer == ROUSE_PENDING && (all || one->woken)) {
+            rouse_context mine = *context;
+            if (!one->task.table)
+                one->task = rouse_waker_clone(&context->waker);
+            one->woken = false;
+            mine.waker = (rouse_waker){one, &announced_table};
+            one->answer = rouse_op_poll(&one->op, &mine);
+        }
+        pending |= one->answer == ROUSE_PENDING;
+    }
+    require_int(rouse_deadline_leave(&pair->deadline), ==, ROUSE_OK);
+    return pending ? ROUSE_PENDING : ROUSE_OK;
+}
+
+static void drop_pair(void *state)
+{
+    struct pair *pair = *(struct pair **)state;
+    for (int i = 0; i < 2; i++) {
+        rouse_op_cancel(&pair->each[i].op);
+        rouse_waker_drop(&pair->each[i].task);
+    }
+    rouse_deadline_cancel(&pair->deadline);
+}
+
+static const rouse_task_type pair_type = {
+    .name = "pair", .poll = poll_pair, .drop = drop_pair, .state_size = sizeof(struct pair *)};
+
+TEST(a_deadline_ends_all_that_waits_under_it_whoever_was_polled_last)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 1);
+        struct pair pair = {.deadline_ns = rouse_after(ROUSE_MS(30))}, *state = &pair;
+        for (int i = 0; i < 2; i++)
+            pair.each[i].answer = ROUSE_PENDING;
+        rouse_sleep_init(&pair.each[0].op, rouse_after(ROUSE_S(600)));
+        rouse_sleep_init(&pair.each[1].op, rouse_after(ROUSE_MS(5))); /* polled last, and done before the deadline */
+        require_int(rouse_block_on(runtime, &pair_type, &state, NULL), ==, ROUSE_OK);
+        require_int(pair.each[0].answer, ==, ROUSE_TIMED_OUT);
+        require_int(pair.each[1].answer, ==, ROUSE_OK);
+        test_runtime_end(runtime);
+    }
+}
+
+/* ---- cancelled by a stranger ---- */
+
+static struct {
+    pthread_mutex_t lock;
+    rouse_scope *scope; /* open; NULL: none yet */
+} stranger = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static int sleep_for_ever(void *unused)
+{
+    (void)unused;
+    return rouse_sleep(ROUSE_NEVER);
+}
+
+static int close_what_a_stranger_cancels(void *unused)
+{
+    (void)unused;
+    for (uint64_t i = 0; i < test_scale(200, 20000); i++) {
+        rouse_scope scope;
+        require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+        for (int k = 0; k < 3; k++)
+            require_int(rouse_go(sleep_for_ever, NULL), ==, ROUSE_OK);
+        pthread_mutex_lock(&stranger.lock);
+        stranger.scope = &scope;
+        pthread_mutex_unlock(&stranger.lock);
+        require_int(rouse_scope_close(&scope), ==, ROUSE_CANCELLED);
+        memset(&scope, 0xa5, sizeof scope);
+    }
+    return 5;
+}
+
+static void *cancel_as_a_stranger(void *over)
+{
+    while (!atomic_load((atomic_bool *)over)) {
+        pthread_mutex_lock(&stranger.lock);
+        rouse_scope *scope = stranger.scope;
+        stranger.scope = NULL;
+        pthread_mutex_unlock(&stranger.lock);
+        if (scope)
+            require_int(rouse_scope_cancel(scope, 0), ==, ROUSE_OK);
+    }
+    return NULL;
+}
+
+TEST(a_scope_stays_open_until_the_thread_that_cancels_it_has_left)
+{
+    for (int kind = TEST_ROUND_ROBIN; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 2);
+        atomic_bool over = false;
+        pthread_t thread;
+        require_int(pthread_create(&thread, NULL, cancel_as_a_stranger, &over), ==, 0);
+        require_int(test_fiber(runtime, close_what_a_stranger_cancels, NULL), ==, 5);
+        atomic_store(&over, true);
+        pthread_join(thread, NULL);
+        test_runtime_end(runtime);
+    }
+}

@@ -736,3 +736,49 @@ TEST(a_poll_that_leaves_a_deadline_open_ends_its_task_as_unbalanced)
 {
     test_on_each_executor(unbalanced);
 }
+
+/* ---- a wait that a fiber gives up ---- */
+
+struct lent {
+    int value; /* in the frame of whoever waits */
+    int64_t until_ns;
+};
+
+static int write_late(void *state, void *result, rouse_context *context)
+{
+    struct lent *lent = *(struct lent **)state;
+    (void)result;
+    (void)context;
+    while (rouse_now() < lent->until_ns) {}
+    lent->value = 42;
+    return ROUSE_OK;
+}
+
+static const rouse_task_type late_type = {.name = "late", .poll = write_late, .state_size = sizeof(struct lent *)};
+
+static int give_up_waiting(void *elsewhere)
+{
+    struct lent lent = {7, rouse_after(ROUSE_MS(40))}, *state = &lent;
+    rouse_deadline deadline;
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(5))), ==, ROUSE_OK);
+    /* If the task has begun it is waited for, else it never does. */
+    require_int(rouse_block_on(elsewhere, &late_type, &state, NULL), ==, ROUSE_TIMED_OUT);
+    int value = lent.value;
+    require_int(value == 42 ? rouse_now() >= lent.until_ns : value == 7, ==, 1);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    require_int(rouse_sleep(ROUSE_MS(60)), ==, ROUSE_OK);
+    require_int(lent.value, ==, value);
+    return value;
+}
+
+TEST(a_task_that_a_fiber_gave_up_waiting_for_has_ended_when_block_on_returns)
+{
+    rouse_runtime *elsewhere = test_runtime_new(TEST_STEALING, 1);
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 2);
+        int value = test_fiber(runtime, give_up_waiting, elsewhere);
+        require(value == 42 || value == 7);
+        test_runtime_end(runtime);
+    }
+    test_runtime_end(elsewhere);
+}

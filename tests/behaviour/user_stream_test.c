@@ -250,3 +250,46 @@ TEST(an_object_is_closed_when_the_last_call_has_left_it)
     assert_int_equal(atomic_load(&closed), 1);
     assert_int_equal(rouse_read(stream, &byte, 1), ROUSE_CLOSED);
 }
+
+/* ---- answers that cannot be ---- */
+
+static ptrdiff_t lie(void *object, void *data, size_t length, rouse_context *context)
+{
+    (void)data, (void)length, (void)context;
+    return *(ptrdiff_t *)object;
+}
+
+static ptrdiff_t lie_too(void *object, const void *data, size_t length, rouse_context *context)
+{
+    return lie(object, (void *)(uintptr_t)data, length, context);
+}
+
+static const rouse_stream_type lying_type = {"lying", lie, lie_too, NULL, NULL, {NULL}};
+
+static int ask_a_liar(void *unused)
+{
+    static ptrdiff_t lies[] = {51, PTRDIFF_MAX, PTRDIFF_MIN, (ptrdiff_t)INT32_MIN - 1};
+    char data[50] = {0};
+    (void)unused;
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
+        rouse_stream *stream;
+        rouse_buffer pieces[2] = {{data, 0}, {data, sizeof data}};
+        size_t done = 99;
+        require_int(rouse_stream_new(&stream, &lying_type, &lies[i]), ==, ROUSE_OK);
+        require_int(rouse_read(stream, data, sizeof data), ==, ROUSE_INVALID);
+        require_int(rouse_write(stream, data, sizeof data), ==, ROUSE_INVALID);
+        require_int(rouse_readv(stream, pieces, 2), ==, ROUSE_INVALID);
+        require_int(rouse_writev(stream, pieces, 2), ==, ROUSE_INVALID);
+        require_int(rouse_read_exact(stream, data, sizeof data, &done), ==, ROUSE_INVALID);
+        require_int(done, ==, 0);
+        require_int(rouse_write_all(stream, data, sizeof data, &done), ==, ROUSE_INVALID);
+        require_int(done, ==, 0);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+TEST(counts_that_were_not_asked_for_are_not_passed_on)
+{
+    on_each_executor(ask_a_liar, NULL);
+}

@@ -141,6 +141,20 @@ static void second_child_cancels(void)
     end_child(1, ROUSE_OK);
 }
 
+static void stranger_cancels(void)
+{
+    model_check(scope_cancel(scope, LIMIT) == ROUSE_OK);
+}
+
+/* Both end by the cancel alone, so the scope is open when it begins. */
+static void children_until_cancelled(void)
+{
+    sleep_until_cancelled(0);
+    end_child(0, ROUSE_OK);
+    sleep_until_cancelled(1);
+    end_child(1, ROUSE_OK);
+}
+
 /* ---- setup ---- */
 
 static void setup(void)
@@ -202,5 +216,14 @@ TEST(every_child_is_cancelled)
     model.name = "scope cancel or add";
     model.preemption_bound = 0;
     model.threads[1] = first_child_adds_one_that_waits;
+    assert_true(model_run(&model).ok);
+}
+
+TEST(a_scope_stays_open_for_a_stranger_that_cancels_it)
+{
+    struct model model = {.name = "scope cancelled by a stranger",
+                          .setup = setup,
+                          .threads = {close_scope, stranger_cancels, children_until_cancelled},
+                          .finish = signals_check};
     assert_true(model_run(&model).ok);
 }

@@ -134,7 +134,7 @@ static int wait_in_shield(void *state, void *result, rouse_context *context)
     model_check(rouse_shield_enter(&shield, ROUSE_NEVER) == ROUSE_OK);
     int status = surroundings_status(around);
     if (status == ROUSE_OK)
-        surroundings_pend(around, &context->waker);
+        surroundings_pend(around);
     model_check(rouse_shield_leave(&shield) == ROUSE_OK);
     if (status == ROUSE_OK)
         return ROUSE_PENDING;
