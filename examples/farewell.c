@@ -1,6 +1,7 @@
 /* An echo server that says goodbye: on Ctrl-C it stops accepting, sends a farewell to each client and waits at most
  * five seconds until they have all got it. */
 #include <rouse/rouse.h>
+#include <stdio.h>
 
 static int serve(void *arg)
 {
@@ -42,5 +43,8 @@ static int app(void *arg)
 
 int main(void)
 {
-    return rouse_exit_code(rouse_run(app, NULL, NULL));
+    int status = rouse_run(app, NULL, NULL);
+    if (status < 0)
+        fprintf(stderr, "farewell: %s\n", rouse_status_text(status));
+    return rouse_exit_code(status);
 }

@@ -1,5 +1,4 @@
-/* Asks three servers at once and gives each of them two seconds to answer; one that hangs or refuses holds up nobody.
- * usage: fetches ADDRESS ADDRESS ADDRESS, each like 127.0.0.1:80 */
+/* Asks several servers at once and gives each of them two seconds to answer; one that hangs or refuses holds up nobody. */
 #include <rouse/rouse.h>
 #include <stdio.h>
 
@@ -31,5 +30,9 @@ static int app(void *arg)
 
 int main(int argc, char **argv)
 {
-    return rouse_exit_code(rouse_run(app, argv + (argc > 0), NULL));
+    if (argc < 2 || argv[1][0] == '-') {
+        fprintf(stderr, "usage: fetches ADDRESS..., each numeric and with a port, like 127.0.0.1:80\n");
+        return 2;
+    }
+    return rouse_exit_code(rouse_run(app, argv + 1, NULL));
 }

@@ -6,6 +6,11 @@
  * that moved would use the old thread's. The single-threaded executor has no thread of its own: its fibers run on whichever
  * thread drives the runtime, so a program in which several threads do so in turn treats all of them as if they migrated.
  *
+ * Its stack is 64 KiB unless the options say otherwise, with a guard page below. Compile what runs in fibers with
+ * -fstack-clash-protection: without it a function whose frame is larger than a page, a big local buffer above all, can
+ * jump over the guard and write into another fiber's stack. rouse_options.report_overflow names the fiber that ran into
+ * its guard.
+ *
  * A fiber may fork. In the child every waiting call answers FORKED; when the fiber returns there, its worker thread, and
  * with it the child, ends (a driving thread's rouse_run or rouse_join answers FORKED instead). */
 #ifndef ROUSE_FIBER_H
@@ -43,7 +48,7 @@ typedef struct rouse_fiber_options {
  * rouse_run opens the outermost. On success the argument belongs to the new fiber, on failure still to the caller. It runs
  * at the earliest when the caller waits, or on another thread at once. Errors: NOT_IN_FIBER, UNBALANCED (no scope: in a
  * fiber of rouse_go_detached or rouse_spawn_fiber that has opened none), NO_MEMORY, LIMIT (stacks), SHUTTING_DOWN,
- * CANCELLED. */
+ * CANCELLED, TOO_LARGE (a stack of that size). */
 #define rouse_go(function, argument)               rouse_go_at((function), (argument), NULL, ROUSE_HERE)
 #define rouse_go_with(function, argument, options) rouse_go_at((function), (argument), (options), ROUSE_HERE)
 ROUSE_API int rouse_go_at(rouse_fiber_function *function, void *argument, const rouse_fiber_options *options,
@@ -51,6 +56,8 @@ ROUSE_API int rouse_go_at(rouse_fiber_function *function, void *argument, const 
 
 /* Starts a fiber that belongs to no scope and inherits no deadline; only the runtime's end cancels it. Any thread. */
 #define rouse_go_detached(function, argument) rouse_go_detached_at(NULL, (function), (argument), NULL, ROUSE_HERE)
+#define rouse_go_detached_on(runtime, function, argument) \
+    rouse_go_detached_at((runtime), (function), (argument), NULL, ROUSE_HERE)
 ROUSE_API int rouse_go_detached_at(rouse_runtime *runtime, rouse_fiber_function *function, void *argument,
                                    const rouse_fiber_options *options, const char *site);
 
@@ -58,6 +65,8 @@ ROUSE_API int rouse_go_detached_at(rouse_runtime *runtime, rouse_fiber_function 
  * the copy; `result_size` bytes are the fiber's rouse_result(), which rouse_join moves out. Any thread. */
 #define rouse_spawn_fiber(task, function, argument, size, result_size) \
     rouse_spawn_fiber_at((task), NULL, (function), (argument), (size), (result_size), NULL, ROUSE_HERE)
+#define rouse_spawn_fiber_on(runtime, task, function, argument, size, result_size) \
+    rouse_spawn_fiber_at((task), (runtime), (function), (argument), (size), (result_size), NULL, ROUSE_HERE)
 ROUSE_API int rouse_spawn_fiber_at(rouse_task *task, rouse_runtime *runtime, rouse_fiber_function *function,
                                    const void *argument, size_t size, size_t result_size,
                                    const rouse_fiber_options *options, const char *site);

@@ -29,7 +29,8 @@ typedef struct rouse_options {
     int dedicated_poller;             /* not 0: one more thread does nothing but wait for the kernel */
     size_t stack_bytes;               /* of a fiber's stack; 0: 64 KiB */
     int unguarded_stacks;             /* not 0: fibers may have stacks without guard page when guards have run out */
-    int report_overflow;              /* not 0: install a SIGSEGV handler that names the fiber whose stack overflowed */
+    int report_overflow;              /* not 0: install a SIGSEGV handler that names the fiber whose stack overflowed;
+                                         else such a fiber ends the process without a word */
     const rouse_allocator *allocator; /* copied; NULL: the C library's */
     void *reserved[4];                /* zero */
 } rouse_options;
@@ -44,13 +45,13 @@ typedef struct rouse_options {
 /* Runs fn(argument) as a fiber inside a scope on a new runtime (NULL options: all processors, work stealing), waits for
  * it and everything it started, ends the runtime and answers what fn returned, or the first failure of its children if
  * that is 0, or why it could not start; UNBALANCED if it left a scope, shield or deadline open. The one-liner for main. Not
- * inside a task: IN_POLL. Detached tasks, which nobody waits for, are cancelled at the end. If they have not ended a second
+ * inside a task, fibers included: IN_POLL. Detached tasks, which nobody waits for, are cancelled at the end. If they have not ended a second
  * later, shields included, the runtime is left behind with them and its threads, and nobody is told; without threads of its
  * own it first has to get the calling thread back from them. Whoever must know calls rouse_runtime_new and
  * rouse_runtime_shutdown instead. */
 ROUSE_API int rouse_run(rouse_fiber_function *fn, void *argument, const rouse_options *options);
 
-/* Makes a runtime. Errors: INVALID (unknown values, or size 0), NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. If the
+/* Makes a runtime. The pointer is one: unlike a stream it must not be used after the runtime was shut down. Errors: INVALID (unknown values, or size 0), NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. If the
  * system gives fewer threads than asked for but at least one, it runs with those. */
 ROUSE_API int rouse_runtime_new(rouse_runtime **runtime, const rouse_options *options);
 

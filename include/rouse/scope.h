@@ -18,7 +18,8 @@ typedef struct rouse_scope {
     uintptr_t reserved[16]; /* of the library */
 } rouse_scope;
 
-/* Opens a scope inside the calling fiber; rouse_go spawns into it until it is closed. Errors: NOT_IN_FIBER,
+/* Opens a scope inside the calling fiber; rouse_go spawns into it until it is closed. Scopes are closed in reverse order
+ * of opening, deadlines and shields left in reverse order of entering; between the two there is no order. Errors: NOT_IN_FIBER,
  * UNBALANCED (it is open already). */
 ROUSE_API int rouse_scope_open(rouse_scope *scope);
 
@@ -33,8 +34,10 @@ ROUSE_API int rouse_scope_spawn_at(rouse_scope *scope, rouse_task *task, const r
  * returned, even if all children end by it. INVALID if it is closed. */
 ROUSE_API int rouse_scope_cancel(rouse_scope *scope, int64_t grace_ns);
 
-/* Waits until every child has ended and answers the first negative value one of them returned, else ROUSE_OK. It is not
- * cancelled: if the calling fiber is, the children are cancelled too and the wait goes on. UNBALANCED, and nothing is
+/* Waits until every child has ended and answers the first negative value one of them returned, else ROUSE_OK. A child
+ * that fails does not cancel the others: rouse_scope_cancel does. Closing is never cut short: if the calling fiber is
+ * cancelled, the children are too and the wait goes on; a deadline around it ends nothing, for children inherit the one
+ * that was in force when they were started. UNBALANCED, and nothing is
  * closed, if this is not the innermost open scope. */
 ROUSE_API int rouse_scope_close(rouse_scope *scope);
 
