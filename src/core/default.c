@@ -27,21 +27,31 @@ static bool is_forked(void)
            atomic_u32_load(&the_default.process, RELAXED) != os_process();
 }
 
-rouse_runtime *rouse_runtime_default(void)
+/* Answers why it cannot be made. */
+static int find_or_make(rouse_runtime **found)
 {
+    int status = ROUSE_OK;
     rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
+    *found = runtime;
     if (runtime)
-        return runtime;
+        return ROUSE_OK;
     lock_acquire(&the_default.lock);
     runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
-    if (!runtime && rouse_runtime_new(&runtime, NULL) == ROUSE_OK) {
+    if (!runtime && (status = rouse_runtime_new(&runtime, NULL)) == ROUSE_OK) {
         atomic_u32_store(&the_default.process, os_process(), RELAXED);
         atomic_ptr_store(&the_default.runtime, runtime, RELEASE);
         if (!the_default.ends_at_exit)
             the_default.ends_at_exit = os_at_exit(end_at_exit) == ROUSE_OK;
     }
     lock_release(&the_default.lock);
-    return runtime;
+    *found = runtime;
+    return status;
+}
+
+rouse_runtime *rouse_runtime_default(void)
+{
+    rouse_runtime *runtime;
+    return find_or_make(&runtime) == ROUSE_OK ? runtime : NULL;
 }
 
 int rouse_default_shutdown(int64_t timeout_ns)
@@ -95,11 +105,10 @@ int runtime_borrow(rouse_runtime **runtime)
     int status = default_borrow();
     if (status != ROUSE_OK)
         return status;
-    *runtime = rouse_runtime_default();
-    if (*runtime)
-        return ROUSE_OK;
-    default_return();
-    return ROUSE_NO_MEMORY;
+    status = find_or_make(runtime);
+    if (status != ROUSE_OK)
+        default_return();
+    return status;
 }
 
 void runtime_return(const rouse_runtime *given)
@@ -108,11 +117,15 @@ void runtime_return(const rouse_runtime *given)
         default_return();
 }
 
-struct reactor *local_reactor(void)
+int local_reactor(struct reactor **reactor)
 {
     struct local *local = local_current();
+    rouse_runtime *runtime;
+    *reactor = local ? local->reactor : NULL;
     if (local)
-        return local->reactor;
-    rouse_runtime *runtime = rouse_runtime_default();
-    return runtime ? &runtime->reactor[0] : NULL;
+        return ROUSE_OK;
+    int status = find_or_make(&runtime);
+    if (status == ROUSE_OK)
+        *reactor = &runtime->reactor[0];
+    return status;
 }

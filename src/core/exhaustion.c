@@ -1,32 +1,52 @@
 #include "core/exhaustion.h"
-#include "core/lock.h"
-#include "core/timer.h"
-#include "os/atomic.h"
+#include "core/reactor.h"
 
 static struct {
-    struct lock lock;         /* the list and the timer */
-    struct list_node waiters; /* wait nodes */
-    atomic_u32 count;         /* nodes on the list, to be read without the lock */
-    bool armed;               /* the timer runs */
-    struct timer timer;       /* ends the wait when nobody closes anything */
-} exhaustion = {.waiters = {&exhaustion.waiters, &exhaustion.waiters}};
+    struct lock lock;        /* the lists, here and in the places */
+    struct list_node places; /* where somebody waits; the first one is relieved next */
+    uint32_t process;        /* whose places these are; 0: nobody has waited yet */
+    atomic_u32 count;        /* nodes that wait, to be read without the lock */
+} exhaustion;
 
-/* Fires those who wait now. Whoever comes back meanwhile, because descriptors are still missing, waits again: its timer may
- * be armed already, and it must not be called at once a second time. */
-static void fire_all(bool by_timer)
+/* In a forked child nobody waits yet: the places are in the parent's reactors, and stay as they are. */
+static void acquire(void)
+{
+    lock_acquire(&exhaustion.lock);
+    if (exhaustion.process == os_process())
+        return;
+    exhaustion.process = os_process();
+    list_init(&exhaustion.places);
+    atomic_u32_store(&exhaustion.count, 0, RELAXED);
+}
+
+static void leave_if_empty(struct exhaustion_place *place)
+{
+    if (list_is_empty(&place->waiters) && list_is_linked(&place->link))
+        list_remove(&place->link);
+}
+
+static bool fire_first(struct list_node *waiters, struct wait_batch *batch)
+{
+    bool fired = !wait_batch_is_full(batch) && wait_fire_first(waiters, batch);
+    if (fired)
+        atomic_u32_sub(&exhaustion.count, 1, RELAXED);
+    return fired;
+}
+
+/* Fires those who wait in a place now. Whoever comes back meanwhile, because descriptors are still missing, waits with the
+ * timer armed anew, and must not be called at once a second time. */
+static void fire_all(struct exhaustion_place *place)
 {
     struct wait_batch batch;
+    struct list_node leaving;
     wait_batch_init(&batch);
-    lock_acquire(&exhaustion.lock);
-    if (by_timer)
-        exhaustion.armed = false;
-    uint32_t left = atomic_u32_load(&exhaustion.count, RELAXED);
-    while (left > 0) {
-        while (batch.count < left && !wait_batch_is_full(&batch) && wait_fire_first(&exhaustion.waiters, &batch)) {}
-        if (batch.count == 0)
-            break; /* cancelled meanwhile */
-        left -= batch.count;
-        atomic_u32_sub(&exhaustion.count, batch.count, RELAXED);
+    list_init(&leaving);
+    acquire();
+    place->armed = false;
+    list_splice_back(&leaving, &place->waiters);
+    leave_if_empty(place);
+    while (!list_is_empty(&leaving)) {
+        while (fire_first(&leaving, &batch)) {}
         lock_release(&exhaustion.lock);
         wait_batch_wake(&batch);
         lock_acquire(&exhaustion.lock);
@@ -34,60 +54,85 @@ static void fire_all(bool by_timer)
     lock_release(&exhaustion.lock);
 }
 
-static rouse_waker timer_clone(void *data);
-static void timer_wake(void *data)
+static rouse_waker timer_clone(void *place);
+static void timer_wake(void *place)
 {
-    (void)data;
-    fire_all(true);
+    fire_all(place);
 }
-static void timer_drop(void *data)
+static void timer_drop(void *place)
 {
-    (void)data;
+    (void)place;
 }
 static const rouse_waker_table timer_table = {timer_clone, timer_wake, timer_wake, timer_drop};
-static rouse_waker timer_clone(void *data)
+static rouse_waker timer_clone(void *place)
 {
-    return (rouse_waker){data, &timer_table};
+    return (rouse_waker){place, &timer_table};
 }
 
-int exhaustion_wait(struct wait_node *node, const rouse_waker *waker)
+void exhaustion_place_init(struct exhaustion_place *place)
 {
-    rouse_waker kept = rouse_waker_clone(waker), alarm = {&exhaustion, &timer_table};
+    *place = (struct exhaustion_place){.process = os_process()};
+    list_init(&place->waiters);
+}
+
+int exhaustion_wait(struct wait_node *node, const rouse_waker *waker, struct exhaustion_place **chosen)
+{
+    struct reactor *reactor;
+    int status = local_reactor(&reactor);
+    if (status != ROUSE_OK)
+        return status;
+    struct exhaustion_place *place = &reactor->exhausted;
+    if (place->process != os_process())
+        return ROUSE_FORKED;
+    rouse_waker kept = rouse_waker_clone(waker), alarm = {place, &timer_table};
     if (!kept.table)
         return ROUSE_LIMIT;
-    int status = ROUSE_OK;
-    lock_acquire(&exhaustion.lock);
-    if (!exhaustion.armed) {
-        exhaustion.timer.reactor = NULL; /* it has fired: nothing refers to it */
-        status = timer_arm(&exhaustion.timer, rouse_after(ROUSE_MS(100)), &alarm);
-        exhaustion.armed = status == ROUSE_OK;
-    }
-    if (status == ROUSE_OK) {
-        wait_add(&exhaustion.waiters, node, kept);
-        atomic_u32_add(&exhaustion.count, 1, RELAXED);
-    }
+    *chosen = place;
+    acquire();
+    if (list_is_empty(&place->waiters))
+        list_push_back(&exhaustion.places, &place->link);
+    wait_add(&place->waiters, node, kept);
+    atomic_u32_add(&exhaustion.count, 1, RELAXED);
+    bool arms = !place->armed;
+    place->armed = true;
     lock_release(&exhaustion.lock);
-    if (status != ROUSE_OK)
-        rouse_waker_drop(&kept);
-    return status;
+    if (arms)
+        timer_arm_in(reactor, &place->timer, rouse_after(ROUSE_MS(100)), &alarm);
+    return ROUSE_OK;
 }
 
-void exhaustion_cancel(struct wait_node *node)
+bool exhaustion_cancel(struct wait_node *node, struct exhaustion_place *place)
 {
     rouse_waker waker = {NULL, NULL};
-    lock_acquire(&exhaustion.lock);
-    if (wait_is_waiting(node)) {
+    acquire();
+    bool fired = wait_was_fired(node);
+    /* A node of the parent's is forgotten: its list is not this process's. A fired one's place may be gone. */
+    if (wait_is_waiting(node) && place->process == exhaustion.process) {
         waker = wait_remove(node);
         atomic_u32_sub(&exhaustion.count, 1, RELAXED);
+        leave_if_empty(place);
     }
     wait_forget(node);
     lock_release(&exhaustion.lock);
     rouse_waker_drop(&waker);
+    return fired;
 }
 
 void exhaustion_relieve(void)
 {
+    struct wait_batch batch;
     /* RELAXED: a waiter that is missed by a hair is woken by the timer. */
-    if (atomic_u32_load(&exhaustion.count, RELAXED))
-        fire_all(false);
+    if (!atomic_u32_load(&exhaustion.count, RELAXED))
+        return;
+    wait_batch_init(&batch);
+    acquire();
+    struct list_node *link = list_pop_front(&exhaustion.places);
+    if (link) {
+        struct exhaustion_place *place = CONTAINER_OF(link, struct exhaustion_place, link);
+        fire_first(&place->waiters, &batch);
+        if (!list_is_empty(&place->waiters))
+            list_push_back(&exhaustion.places, link);
+    }
+    lock_release(&exhaustion.lock);
+    wait_batch_wake(&batch);
 }

@@ -15,6 +15,7 @@ int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocat
     *reactor = (struct reactor){.waiting_until_ns = INT64_MIN, .owner = owner, .process = os_process()};
     atomic_u32_init(&reactor->woken, 0);
     wheel_init(&reactor->wheel, os_now());
+    exhaustion_place_init(&reactor->exhausted);
     return backend_open(&reactor->backend, allocator);
 }
 

@@ -7,6 +7,7 @@
 #define ROUSE_CORE_REACTOR_H
 
 #include "backend/backend.h"
+#include "core/exhaustion.h"
 #include "core/local.h"
 #include "core/lock.h"
 #include "core/registry.h"
@@ -25,8 +26,9 @@ struct reactor {
     struct wheel wheel;       /* timers armed here */
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
     atomic_u32 woken;         /* 1: backend_wake was called and no turn has ended since; suppresses duplicates */
-    uint32_t turns;           /* holder of `turn`: how many found events */
-    uint32_t stale_events;    /* holder of `turn`: recent events for dead tokens */
+    struct exhaustion_place exhausted;           /* who waits here for a descriptor to become free */
+    uint32_t turns;                              /* holder of `turn`: how many found events */
+    uint32_t stale_events;                       /* holder of `turn`: recent events for dead tokens */
     struct backend_event events[REACTOR_EVENTS]; /* holder of `turn` */
 };
 
@@ -57,7 +59,7 @@ void reactor_wake(struct reactor *reactor);
 int64_t reactor_next_timer(struct reactor *reactor);
 
 /* Where the current thread's waits go: its executor's reactor, or on a plain thread the default runtime's (which is made
- * if there is none yet); NULL if that fails. Defined with the runtime, because that alone knows the default one. */
-struct reactor *local_reactor(void);
+ * if there is none yet). Answers why there is none. Defined with the runtime, because that alone knows the default one. */
+int local_reactor(struct reactor **reactor);
 
 #endif

@@ -63,7 +63,7 @@ static inline bool runtime_is_forked(const struct rouse_runtime *runtime)
 }
 
 /* default.c: *runtime NULL becomes the current or the default runtime, which lives at least until runtime_return gets what
- * *runtime was before. Errors: NO_MEMORY, SHUTTING_DOWN, FORKED. */
+ * *runtime was before. Errors: SHUTTING_DOWN, FORKED, those of rouse_runtime_new. */
 int runtime_borrow(rouse_runtime **runtime);
 void runtime_return(const rouse_runtime *given);
 /* For a plain thread that is going to wait, somewhere inside, on the default runtime. */

@@ -28,14 +28,8 @@ static bool is_armed_so(struct timer *timer, int64_t deadline_ns, const rouse_wa
     return same;
 }
 
-int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
+static int arm(struct reactor *reactor, struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
 {
-    if (is_armed_so(timer, deadline_ns, waker))
-        return ROUSE_OK;
-    timer_disarm(timer);
-    struct reactor *reactor = local_reactor();
-    if (!reactor)
-        return ROUSE_NO_MEMORY;
     rouse_waker kept = rouse_waker_clone(waker);
     if (!kept.table)
         return ROUSE_LIMIT;
@@ -49,6 +43,22 @@ int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker
     if (too_late)
         reactor_wake(reactor);
     return ROUSE_OK;
+}
+
+int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
+{
+    struct reactor *reactor;
+    if (is_armed_so(timer, deadline_ns, waker))
+        return ROUSE_OK;
+    timer_disarm(timer);
+    int status = local_reactor(&reactor);
+    return status == ROUSE_OK ? arm(reactor, timer, deadline_ns, waker) : status;
+}
+
+int timer_arm_in(struct reactor *reactor, struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
+{
+    timer_disarm(timer);
+    return arm(reactor, timer, deadline_ns, waker);
 }
 
 void timer_disarm(struct timer *timer)

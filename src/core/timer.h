@@ -14,8 +14,10 @@ struct timer {
     struct reactor *reactor; /* whose wheel holds it since it was armed; NULL: idle. Owner only */
 };
 
-/* Arms, or moves, the timer to a deadline; the waker is cloned if the timer holds another one. LIMIT if that fails. */
+/* Arms, or moves, the timer to a deadline; the waker is cloned if the timer holds another one. LIMIT if that fails, or why
+ * the current thread has no reactor. timer_arm_in: in this reactor. */
 int timer_arm(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker);
+int timer_arm_in(struct reactor *reactor, struct timer *timer, int64_t deadline_ns, const rouse_waker *waker);
 
 /* Stops it and drops the waker; an idle or fired timer is left alone. No lock is held meanwhile. */
 void timer_disarm(struct timer *timer);

@@ -117,8 +117,8 @@ INLINE_NEVER int begin_waiting(struct slot_call *call, uintptr_t handle, unsigne
 {
     /* Cloned and dropped outside the lock: a waker may run anything. */
     rouse_waker spare = rouse_waker_clone(waker), old = {NULL, NULL};
-    struct reactor *reactor = local_reactor();
-    int status = ROUSE_OK;
+    struct reactor *reactor;
+    int status = ROUSE_OK, unreachable = local_reactor(&reactor);
     for (bool cleaned = false; status == ROUSE_OK; cleaned = true) {
         struct slot *slot = registry_acquire(handle);
         if (!slot) {
@@ -138,9 +138,9 @@ INLINE_NEVER int begin_waiting(struct slot_call *call, uintptr_t handle, unsigne
             lock_release(&slot->lock);
             break;
         } else {
-            status = !spare.table ? ROUSE_LIMIT
-                     : !reactor   ? ROUSE_NO_MEMORY
-                                  : insert(slot, channel, node, &spare, reactor);
+            status = !spare.table              ? ROUSE_LIMIT
+                     : unreachable != ROUSE_OK ? unreachable
+                                               : insert(slot, channel, node, &spare, reactor);
         }
         /* An operation that has failed is over: its node may not stay on the list. */
         if (status != ROUSE_OK && status != ROUSE_PENDING && wait_is_waiting(node))
@@ -199,11 +199,11 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
     struct wait_batch batch;
     struct reactor *reactor = NULL;
     rouse_waker spare = {NULL, NULL};
-    int status = ROUSE_OK;
+    int status = ROUSE_OK, unreachable = ROUSE_OK;
     wait_batch_init(&batch);
     if (outcome == CALL_BLOCKED) {
         spare = rouse_waker_clone(waker);
-        reactor = local_reactor();
+        unreachable = local_reactor(&reactor);
     }
     lock_acquire(&slot->lock);
     slot->users--;
@@ -221,7 +221,9 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
     if (outcome == CALL_BLOCKED && slot->flags & SLOT_DOOMED)
         status = ROUSE_CLOSED;
     else if (outcome == CALL_BLOCKED && !channel->ready)
-        status = !spare.table ? ROUSE_LIMIT : !reactor ? ROUSE_NO_MEMORY : insert(slot, channel, node, &spare, reactor);
+        status = !spare.table              ? ROUSE_LIMIT
+                 : unreachable != ROUSE_OK ? unreachable
+                                           : insert(slot, channel, node, &spare, reactor);
     else if (channel->ready)
         wait_fire_first(&channel->waiters, &batch); /* hand on what this call leaves behind */
     uintptr_t handle = registry_handle(slot);

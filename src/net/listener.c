@@ -59,12 +59,12 @@ int rouse_listener_address(rouse_listener *listener, rouse_address *address)
 
 struct accept_op {
     struct op_head head;
-    uintptr_t handle;      /* of the listener */
-    rouse_stream **stream; /* set on success */
-    rouse_address *peer;   /* likewise; may be NULL */
-    const char *site;      /* of the stream made; NULL: the listener's */
-    bool exhausted;        /* the node is on the list of those who wait for descriptors */
-    struct wait_node node; /* on the listener's list, or that one */
+    uintptr_t handle;               /* of the listener */
+    rouse_stream **stream;          /* set on success */
+    rouse_address *peer;            /* likewise; may be NULL */
+    const char *site;               /* of the stream made; NULL: the listener's */
+    struct exhaustion_place *place; /* where it waits for a descriptor; NULL: it does not */
+    struct wait_node node;          /* on the listener's list, or in that place */
 };
 _Static_assert(sizeof(struct accept_op) <= sizeof(rouse_op), "fits an operation");
 
@@ -93,54 +93,61 @@ static ptrdiff_t attempt(struct accept_op *accept, const struct slot *listener)
     return status != ROUSE_PENDING && os_accept_error_passes(status) ? ACCEPT_AGAIN : status;
 }
 
-/* Descriptors or memory have run out: the connection waits in the kernel's queue, and this call for a descriptor. */
-static ptrdiff_t wait_for_descriptor(struct accept_op *accept, const rouse_waker *waker)
+/* Attempts until a connection was accepted, accepting failed, or the operation waits for connections. */
+static ptrdiff_t accept_some(struct accept_op *accept, rouse_context *context)
 {
-    int status = exhaustion_wait(&accept->node, waker);
-    accept->exhausted = status == ROUSE_OK;
-    return accept->exhausted ? ROUSE_PENDING : status;
-}
-
-static ptrdiff_t accept_poll(rouse_op *op, rouse_context *context)
-{
-    struct accept_op *accept = (struct accept_op *)(void *)op;
     struct slot_call call;
-    if (!accept->stream)
-        return ROUSE_INVALID;
-    if (accept->exhausted) {
-        exhaustion_cancel(&accept->node);
-        accept->exhausted = false;
-    }
-    for (int failures = 0; failures < FAILURES_IN_A_ROW;) {
-        int status = waker_map_begin(&call, accept->handle, BACKEND_READ, &accept->node, &context->waker);
-        if (status != ROUSE_OK)
-            return status;
-        ptrdiff_t answer = attempt(accept, call.slot);
-        enum call_outcome outcome = answer == ROUSE_PENDING ? CALL_BLOCKED : CALL_PROGRESS;
-        status = waker_map_end(&call, outcome, &accept->node, &context->waker);
-        if (outcome == CALL_BLOCKED && status != ROUSE_OK)
-            return status;
-        if (outcome == CALL_BLOCKED)
-            continue; /* a connection came in between */
-        if (answer == ACCEPT_AGAIN)
-            failures++;
-        else if (answer < 0 && os_accept_error_is_exhaustion((int)answer))
-            return wait_for_descriptor(accept, &context->waker);
-        else
+    for (int failures = 0; failures < FAILURES_IN_A_ROW; failures++) {
+        ptrdiff_t answer = ROUSE_PENDING;
+        while (answer == ROUSE_PENDING) { /* a connection came in between */
+            int status = waker_map_begin(&call, accept->handle, BACKEND_READ, &accept->node, &context->waker);
+            if (status != ROUSE_OK)
+                return status;
+            answer = attempt(accept, call.slot);
+            enum call_outcome outcome = answer == ROUSE_PENDING ? CALL_BLOCKED : CALL_PROGRESS;
+            status = waker_map_end(&call, outcome, &accept->node, &context->waker);
+            if (outcome == CALL_BLOCKED && status != ROUSE_OK)
+                return status;
+        }
+        if (answer != ACCEPT_AGAIN)
             return answer;
     }
     rouse_waker_wake_by_ref(&context->waker); /* a storm of failing connections: let others run in between */
     return ROUSE_PENDING;
 }
 
+/* Does it wait for a descriptor no longer because one may be free? */
+static bool leave_place(struct accept_op *accept)
+{
+    bool fired = accept->place && exhaustion_cancel(&accept->node, accept->place);
+    accept->place = NULL;
+    return fired;
+}
+
+static ptrdiff_t accept_poll(rouse_op *op, rouse_context *context)
+{
+    struct accept_op *accept = (struct accept_op *)(void *)op;
+    if (!accept->stream)
+        return ROUSE_INVALID;
+    bool relieved = leave_place(accept);
+    ptrdiff_t answer = accept_some(accept, context);
+    /* Descriptors or memory have run out: the connection waits in the kernel's queue, and this call for a descriptor. */
+    if (answer < 0 && answer != ROUSE_PENDING && os_accept_error_is_exhaustion((int)answer)) {
+        int status = exhaustion_wait(&accept->node, &context->waker, &accept->place);
+        return status == ROUSE_OK ? ROUSE_PENDING : status;
+    }
+    if (relieved && answer != ROUSE_OK)
+        exhaustion_relieve(); /* what this call was woken for is left to the next */
+    return answer;
+}
+
 static int accept_cancel(rouse_op *op)
 {
     struct accept_op *accept = (struct accept_op *)(void *)op;
-    if (accept->exhausted)
-        exhaustion_cancel(&accept->node);
-    else
+    if (!accept->place)
         waker_map_cancel(accept->handle, BACKEND_READ, &accept->node);
-    accept->exhausted = false;
+    else if (leave_place(accept))
+        exhaustion_relieve();
     return ROUSE_OP_IDLE;
 }
 

@@ -280,6 +280,228 @@ TEST(the_wait_for_descriptors_outlives_the_runtime_that_began_it)
     end_default_runtime();
 }
 
+/* ---- who waits where ---- */
+
+/* Polls operations by hand in a runtime that is turned once and then driven no more: no timer of it ends their wait. */
+struct hands {
+    struct hand hand[4];
+    int count;
+};
+
+static int poll_hands(void *state, void *result, rouse_context *context)
+{
+    struct hands *hands = *(struct hands **)state;
+    (void)result;
+    (void)context;
+    for (int i = 0; i < hands->count; i++)
+        require_int(hand_poll(&hands->hand[i]), ==, ROUSE_PENDING);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type poll_hands_task = {.poll = poll_hands, .state_size = sizeof(struct hands *)};
+
+static rouse_runtime *single_runtime(void)
+{
+    rouse_options options = flavour(0);
+    rouse_runtime *runtime = NULL;
+    require_int(rouse_runtime_new(&runtime, &options), ==, ROUSE_OK);
+    return runtime;
+}
+
+static void poll_hands_in(rouse_runtime *runtime, struct hands *hands)
+{
+    require_int(rouse_spawn_on(runtime, NULL, &poll_hands_task, &hands), ==, ROUSE_OK);
+    while (rouse_runtime_turn(runtime, 0) == 0) {}
+}
+
+/* The first of them waits first. */
+static void hands_accept(struct hands *hands, int count, rouse_listener *const *listeners, rouse_stream **streams)
+{
+    hands->count = count;
+    for (int i = 0; i < count; i++) {
+        hand_init(&hands->hand[i]);
+        rouse_accept_init(&hands->hand[i].op, listeners[i], &streams[i], NULL);
+    }
+}
+
+static int accept_within_limits(void *listener)
+{
+    rouse_stream *stream = NULL;
+    require_int(rouse_accept(listener, &stream, NULL), ==, ROUSE_OK);
+    return rouse_close(stream);
+}
+
+TEST(who_waits_for_a_descriptor_needs_no_runtime_but_its_own)
+{
+    rouse_runtime *idle = single_runtime(), *driven = single_runtime();
+    struct hands hands;
+    rouse_stream *stream = NULL;
+    rouse_task task;
+    rouse_listener *listener = listen_here();
+    int client = test_connect_port(target.port);
+    hands_accept(&hands, 1, &listener, &stream);
+    faults_syscall("accept4", 1, EMFILE, 2);
+    poll_hands_in(idle, &hands);
+    assert_int_equal(rouse_spawn_fiber_at(&task, driven, accept_within_limits, listener, 0, 0, NULL, NULL), ROUSE_OK);
+    assert_int_equal(rouse_join(&task, NULL), ROUSE_OK);
+    assert_int_equal(faults_syscall_hit("accept4"), 2);
+    rouse_op_cancel(&hands.hand[0].op);
+    hand_fini(&hands.hand[0]);
+    test_close(client);
+    assert_int_equal(rouse_listener_close(listener), ROUSE_OK);
+    assert_int_equal(rouse_runtime_shutdown(driven, 0, NULL, NULL), ROUSE_OK);
+    assert_int_equal(rouse_runtime_shutdown(idle, 0, NULL, NULL), ROUSE_OK);
+}
+
+static void free_a_descriptor(void)
+{
+    int peer;
+    rouse_stream *other = tcp_stream(&peer);
+    require_int(rouse_close(other), ==, ROUSE_OK);
+    test_close(peer);
+}
+
+struct inheritance {
+    rouse_listener *listener;
+    struct hands hands;
+};
+
+static void accept_in_child(void *argument)
+{
+    struct inheritance *inherited = argument;
+    rouse_runtime *own = single_runtime();
+    rouse_task task;
+    faults_reset();
+    faults_syscall("accept4", 1, EMFILE, 1);
+    require_int(rouse_spawn_fiber_at(&task, own, accept_within_limits, inherited->listener, 0, 0, NULL, NULL), ==,
+                ROUSE_OK);
+    while (rouse_runtime_turn(own, 0) == 0) {}
+    /* The parent's waiter is neither woken nor counted on. */
+    free_a_descriptor();
+    require_int(hand_wakes(&inherited->hands.hand[0]), ==, 0);
+    require_int(rouse_op_cancel(&inherited->hands.hand[0].op), ==, ROUSE_OP_IDLE);
+    require_int(rouse_join(&task, NULL), ==, ROUSE_OK);
+    /* With nobody to tell of a descriptor, the timer does. */
+    int client = test_connect_port(target.port);
+    faults_syscall("accept4", 1, EMFILE, 1);
+    require_int(rouse_spawn_fiber_at(&task, own, accept_within_limits, inherited->listener, 0, 0, NULL, NULL), ==,
+                ROUSE_OK);
+    require_int(rouse_join(&task, NULL), ==, ROUSE_OK);
+    test_close(client);
+    require_int(rouse_runtime_shutdown(own, 0, NULL, NULL), ==, ROUSE_OK);
+}
+
+TEST(a_forked_child_waits_for_descriptors_by_itself)
+{
+    rouse_runtime *runtime = single_runtime();
+    struct inheritance inherited = {.listener = listen_here()};
+    rouse_stream *stream = NULL;
+    int client = test_connect_port(target.port);
+    hands_accept(&inherited.hands, 1, &inherited.listener, &stream);
+    faults_syscall("accept4", 1, EMFILE, 1);
+    poll_hands_in(runtime, &inherited.hands);
+    assert_int_equal(test_in_child(accept_in_child, &inherited, TEST_SOON), 0);
+    assert_int_equal(rouse_op_cancel(&inherited.hands.hand[0].op), ROUSE_OP_IDLE);
+    hand_fini(&inherited.hands.hand[0]);
+    test_close(client);
+    assert_int_equal(rouse_listener_close(inherited.listener), ROUSE_OK);
+    assert_int_equal(rouse_runtime_shutdown(runtime, 0, NULL, NULL), ROUSE_OK);
+}
+
+/* Which of the operations were woken, a bit for each. */
+static int who_was_woken(struct hands *hands)
+{
+    int woken = 0;
+    for (int i = 0; i < hands->count; i++)
+        woken |= hand_wakes(&hands->hand[i]) > 0 ? 1 << i : 0;
+    return woken;
+}
+
+TEST(each_descriptor_that_is_freed_wakes_one_of_those_who_wait)
+{
+    rouse_runtime *runtime = single_runtime();
+    struct hands hands;
+    rouse_stream *streams[4];
+    rouse_listener *listener = listen_here(), *listeners[] = {listener, listener, listener, listener};
+    int client = test_connect_port(target.port);
+    hands_accept(&hands, 4, listeners, streams);
+    faults_syscall("accept4", 1, EMFILE, 4);
+    poll_hands_in(runtime, &hands);
+    assert_int_equal(who_was_woken(&hands), 0);
+    for (int i = 0; i < 4; i++) {
+        free_a_descriptor();
+        assert_int_equal(who_was_woken(&hands), (2 << i) - 1);
+    }
+    for (int i = 0; i < 4; i++) {
+        rouse_op_cancel(&hands.hand[i].op);
+        hand_fini(&hands.hand[i]);
+    }
+    test_close(client);
+    assert_int_equal(rouse_listener_close(listener), ROUSE_OK);
+    assert_int_equal(rouse_runtime_shutdown(runtime, 0, NULL, NULL), ROUSE_OK);
+}
+
+/* The first gives up, the third finds that there is no connection any more, the second that its listener was closed. */
+TEST(a_descriptor_that_was_freed_for_one_who_does_not_take_it_is_handed_on)
+{
+    rouse_runtime *runtime = single_runtime();
+    struct hands hands;
+    rouse_stream *streams[4], *early = NULL;
+    rouse_listener *third = listen_here();
+    int third_client = test_connect_port(target.port);
+    rouse_listener *second = listen_here(), *first = listen_here(), *listeners[] = {first, second, third, first};
+    int second_client = 0, client = test_connect_port(target.port);
+    assert_int_equal(rouse_listener_address(second, &target), ROUSE_OK);
+    second_client = test_connect_port(target.port);
+    hands_accept(&hands, 4, listeners, streams);
+    faults_syscall("accept4", 1, EMFILE, 4);
+    poll_hands_in(runtime, &hands);
+    assert_int_equal(rouse_accept(third, &early, NULL), ROUSE_OK);
+    assert_int_equal(who_was_woken(&hands), 0);
+    free_a_descriptor();
+    assert_int_equal(who_was_woken(&hands), 1);
+    assert_int_equal(rouse_op_cancel(&hands.hand[0].op), ROUSE_OP_IDLE);
+    assert_int_equal(who_was_woken(&hands), 3);
+    assert_int_equal(rouse_listener_close(second), ROUSE_OK); /* frees one more */
+    assert_int_equal(who_was_woken(&hands), 7);
+    assert_int_equal(hand_poll(&hands.hand[2]), ROUSE_PENDING);
+    assert_int_equal(who_was_woken(&hands), 15);
+    assert_int_equal(hand_poll(&hands.hand[1]), ROUSE_CLOSED);
+    assert_int_equal(hand_poll(&hands.hand[3]), ROUSE_OK);
+    assert_int_equal(rouse_op_cancel(&hands.hand[2].op), ROUSE_OP_IDLE);
+    for (int i = 0; i < 4; i++)
+        hand_fini(&hands.hand[i]);
+    assert_int_equal(rouse_close(streams[3]), ROUSE_OK);
+    assert_int_equal(rouse_close(early), ROUSE_OK);
+    assert_int_equal(rouse_listener_close(first), ROUSE_OK);
+    assert_int_equal(rouse_listener_close(third), ROUSE_OK);
+    test_close(client);
+    test_close(second_client);
+    test_close(third_client);
+    assert_int_equal(rouse_runtime_shutdown(runtime, 0, NULL, NULL), ROUSE_OK);
+    end_default_runtime();
+}
+
+TEST(a_plain_thread_that_finds_no_descriptors_for_the_default_runtime_learns_so)
+{
+    rouse_listener *listener = listen_here();
+    rouse_stream *stream = NULL;
+    rouse_op op = {{0}};
+    faults_syscall("epoll_create1", 1, EMFILE, FAULTS_ALWAYS);
+    assert_int_equal(rouse_accept(listener, &stream, NULL), ROUSE_TOO_MANY_FILES);
+    assert_int_equal(rouse_sleep(ROUSE_MS(1)), ROUSE_TOO_MANY_FILES);
+    assert_int_equal(rouse_spawn(NULL, &op_task, &op), ROUSE_TOO_MANY_FILES);
+    int client = test_connect_port(target.port);
+    faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);
+    assert_int_equal(rouse_accept(listener, &stream, NULL), ROUSE_TOO_MANY_FILES);
+    faults_reset();
+    assert_int_equal(rouse_accept(listener, &stream, NULL), ROUSE_OK);
+    assert_int_equal(rouse_close(stream), ROUSE_OK);
+    test_close(client);
+    assert_int_equal(rouse_listener_close(listener), ROUSE_OK);
+    end_default_runtime();
+}
+
 /* ---- the limit of the system itself ---- */
 
 enum { CLIENTS = 200, LIMIT = 64 };

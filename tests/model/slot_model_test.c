@@ -45,9 +45,10 @@ void slab_give(struct slab_cell *slot, bool large)
     (void)slot, (void)large;
 }
 
-struct reactor *local_reactor(void)
+int local_reactor(struct reactor **local)
 {
-    return &reactor;
+    *local = &reactor;
+    return ROUSE_OK;
 }
 
 void exhaustion_relieve(void) {}
