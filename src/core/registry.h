@@ -28,11 +28,12 @@ enum slot_trait {
 
 /* What happens to a slot: under its lock. */
 enum slot_flag {
-    SLOT_CLOSING = 1, /* closed; only calls that were inside when it was still use it */
-    SLOT_SHARED = 2,  /* the descriptor was adopted or handed out: others may hold its description open */
-    SLOT_URGENT = 4,  /* urgent data was seen: short counts prove nothing any more */
-    SLOT_KEEP = 8,    /* the descriptor is somebody else's, do not close it */
-    SLOT_DOOMED = 16  /* being closed: calls are refused, waiters are being woken, the handle still finds the slot */
+    SLOT_CLOSING = 1,    /* closed; only calls that were inside when it was still use it */
+    SLOT_SHARED = 2,     /* the descriptor was adopted or handed out: others may hold its description open */
+    SLOT_URGENT = 4,     /* urgent data was seen: short counts prove nothing any more */
+    SLOT_KEEP = 8,       /* the descriptor is somebody else's, do not close it */
+    SLOT_DOOMED = 16,    /* being closed: calls are refused, waiters are being woken, the handle still finds the slot */
+    SLOT_CONNECTING = 32 /* a connection was being made when the slot was: the first call that writes waits */
 };
 
 /* The waker map's part of one direction of a slot. */

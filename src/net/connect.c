@@ -28,7 +28,9 @@ static int begin(struct connect_op *connect)
         os_close(handle);
         return status;
     }
-    int made = stream_make(&connect->connecting, handle, OS_KIND_STREAM_SOCKET, 0, 0, connect->site);
+    /* What is decided already when the stream is attached is an event, too: no look at it is needed before. */
+    unsigned flags = status == ROUSE_PENDING ? (unsigned)SLOT_CONNECTING : 0u;
+    int made = stream_make(&connect->connecting, handle, OS_KIND_STREAM_SOCKET, 0, flags, connect->site);
     if (made == ROUSE_OK)
         return status;
     os_close(handle);

@@ -436,6 +436,7 @@ int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsi
     slot->kind = (uint8_t)kind;
     slot->traits = (uint8_t)traits;
     slot->flags |= (uint8_t)flags;
+    slot->write.ready = !(flags & SLOT_CONNECTING);
     slot->site = site;
     lock_release(&slot->lock);
     *stream = (rouse_stream *)registry_publish(slot);

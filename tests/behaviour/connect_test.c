@@ -414,3 +414,30 @@ TEST(an_unconnected_socket_that_is_adopted_reports_errors_and_not_success)
     assert_int_equal(rouse_close(stream), ROUSE_OK);
     end_default_runtime();
 }
+
+#if FAULTS_AVAILABLE
+
+static int look_at_nothing(void *unused)
+{
+    rouse_deadline deadline = {{0}};
+    rouse_stream *stream = NULL;
+    (void)unused;
+    faults_reset();
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(20))), ==, ROUSE_OK);
+    require_int(rouse_connect(&stream, text_of(&target)), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    require_int(faults_syscall_count("connect"), ==, 1);
+    require_int(faults_syscall_count("getsockopt"), ==, 0);
+    require_int(faults_syscall_count("getpeername"), ==, 0);
+    require_int(faults_syscall_count("poll"), ==, 0);
+    return ROUSE_OK;
+}
+
+TEST(a_connection_that_is_being_made_is_not_looked_at_before_an_event_comes)
+{
+    fill_the_queue();
+    on_each_executor(look_at_nothing, NULL);
+    empty_the_queue();
+}
+
+#endif
