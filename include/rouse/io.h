@@ -2,7 +2,10 @@
  *
  * One type for everything that reads and writes: TCP connections now, other kinds later, and streams that you make.
  * A rouse_stream * is a name, not an address: using it after rouse_close answers CLOSED. Any thread may use any stream;
- * reading and writing at the same time is fine, and so is closing while others wait: they are woken with CLOSED. */
+ * reading and writing at the same time is fine, and so is closing while others wait: they are woken with CLOSED (on a
+ * stream that you make, by its close function). The events of a stream come to one runtime at a time, that of whoever
+ * waited for it first: while several wait for the same stream, the single-threaded runtimes among theirs have to be
+ * driven. */
 #ifndef ROUSE_IO_H
 #define ROUSE_IO_H
 
@@ -21,8 +24,9 @@ typedef struct rouse_buffer {
 } rouse_buffer;
 
 /* Reads at most `length` bytes, at least one; answers how many, 0 at the end of the stream. length 0 answers 0 at once.
- * Errors: CLOSED, CONNECTION_RESET ..., CANCELLED, TIMED_OUT, IN_POLL, INVALID (NULL with a length),
- * TOO_LARGE (over PTRDIFF_MAX). */
+ * Errors: CLOSED, INVALID (NULL with a length), TOO_LARGE (over PTRDIFF_MAX), why a wait ends or cannot begin (op.h), and
+ * what became of the connection, CONNECTION_RESET for example. TIMED_OUT is both a deadline that has passed and, from the
+ * system, a peer that no longer answers: it was the deadline if rouse_deadline_current is past. */
 ROUSE_API ptrdiff_t rouse_read(rouse_stream *stream, void *data, size_t length);
 
 /* Writes at least one byte; answers how many. Errors as rouse_read, and BROKEN_PIPE; never raises SIGPIPE. */
@@ -71,8 +75,9 @@ enum rouse_direction { ROUSE_READABLE = 1, ROUSE_WRITABLE = 2 };
 #define rouse_adopt(stream, descriptor) rouse_adopt_at((stream), (descriptor), ROUSE_HERE)
 ROUSE_API int rouse_adopt_at(rouse_stream **stream, intptr_t descriptor, const char *site);
 
-/* Gives the descriptor back and ends the stream as rouse_close does, but does not close it. BUSY while another thread
- * is inside a call on it. */
+/* Gives the descriptor back and ends the stream as rouse_close does, but does not close it. It is non-blocking still,
+ * whatever it was when it was adopted. BUSY while another thread is inside a call on it; NOT_SUPPORTED for a stream that
+ * you made. */
 ROUSE_API int rouse_release(rouse_stream *stream, intptr_t *descriptor);
 
 /* The descriptor, to set options or to look. It still belongs to the stream. */
@@ -91,8 +96,10 @@ typedef struct rouse_stream_type {
     ptrdiff_t (*poll_read)(void *object, void *data, size_t length, rouse_context *context);        /* as rouse_read */
     ptrdiff_t (*poll_write)(void *object, const void *data, size_t length, rouse_context *context); /* as rouse_write */
     int (*shutdown)(void *object, int side); /* as rouse_shutdown; NULL: NOT_SUPPORTED */
-    void (*close)(void *object);             /* called once, when the stream was closed and no call is inside it */
-    void *reserved[4];                       /* zero */
+    void (*close)(void *object); /* called once, when the stream was closed and no call is inside it; wakes the
+                                                wakers that the object keeps: nobody else knows them, and whoever waits
+                                                learns only then that the stream was closed */
+    void *reserved[4];           /* zero */
 } rouse_stream_type;
 
 /* Makes a stream of it. Errors: INVALID, NO_MEMORY; then the object is still the caller's. */

@@ -60,8 +60,9 @@ ROUSE_API int rouse_listen_at(rouse_listener **listener, const char *text, const
                               const char *site);
 
 /* Waits for a connection. Errors that concern one connection, or pass by themselves, are hidden: it tries again, and
- * when descriptors have run out it waits until one is closed or 100 ms have passed. Fails only when the listener is
- * closed, or the wait is cancelled or timed out. `peer` may be NULL. */
+ * when descriptors or memory have run out it waits until a stream is closed or 100 ms have passed, at the longest. Fails
+ * only when the listener is closed, or none, or with why a wait ends or cannot begin (op.h): a plain thread needs
+ * descriptors and memory for the default runtime, once. `peer` may be NULL. */
 #define rouse_accept(listener, stream, peer) rouse_accept_at((listener), (stream), (peer), ROUSE_HERE)
 ROUSE_API int rouse_accept_at(rouse_listener *listener, rouse_stream **stream, rouse_address *peer, const char *site);
 
@@ -82,7 +83,8 @@ ROUSE_API int rouse_listener_close(rouse_listener *listener);
 /* ---- connecting ---- */
 
 /* Connects to an address in text form. Errors: INVALID, CONNECTION_REFUSED, NETWORK_UNREACHABLE, HOST_UNREACHABLE,
- * TIMED_OUT, CANCELLED, TOO_MANY_FILES, NO_MEMORY, IN_POLL. */
+ * TIMED_OUT (a deadline, or the peer does not answer), TOO_MANY_FILES, NO_MEMORY, and why a wait ends or cannot begin
+ * (op.h). */
 #define rouse_connect(stream, text) rouse_connect_at((stream), (text), ROUSE_HERE)
 ROUSE_API int rouse_connect_at(rouse_stream **stream, const char *text, const char *site);
 

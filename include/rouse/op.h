@@ -2,7 +2,19 @@
  *
  * Each waiting call (read, accept, sleep, join ...) exists as an *operation* in storage of the caller: rouse_X_init
  * prepares it, rouse_op_poll drives it from a poll function, rouse_op_await waits for it in a fiber or a thread, and
- * rouse_op_cancel takes it back. The plain call (rouse_read) is init and await in one. */
+ * rouse_op_cancel takes it back. The plain call (rouse_read) is init and await in one.
+ *
+ * Besides its own errors every waiting call may answer why a wait ends, or cannot begin:
+ *
+ *     CANCELLED, TIMED_OUT            the task was cancelled; a deadline in force has passed
+ *     IN_POLL                         a plain call inside a poll function
+ *     FORKED                          this is a child of the process whose runtime it would wait in
+ *     LIMIT                           the waker cannot be cloned, or the system lets no more descriptors be waited for
+ *     NO_MEMORY                       the system has none for waiting for a descriptor, or a plain thread none for its wait
+ *     ALREADY_EXISTS, BAD_DESCRIPTOR  the descriptor belongs to another stream too; something else has closed it
+ *     SHUTTING_DOWN                   a plain thread, while the default runtime is being ended
+ *     those of rouse_runtime_new      a plain thread whose wait has to make the default runtime: outside of tasks that is
+ *                                     where everything but a task is waited for */
 #ifndef ROUSE_OP_H
 #define ROUSE_OP_H
 
@@ -21,11 +33,12 @@ typedef struct rouse_op {
 /* Drives the operation; answers its count or status, or ROUSE_PENDING after it has kept a clone of the context's waker.
  * A finished operation must be prepared again before it is polled again (INVALID otherwise). The operation may be
  * polled by one thread at a time, and moves between threads with its task.
- * In a cancelled task every operation answers CANCELLED, under an expired deadline TIMED_OUT; those that moved bytes
- * before answer how many. */
+ * In a cancelled task every operation answers CANCELLED, under an expired deadline TIMED_OUT, also when it has moved some
+ * bytes before: how many, only *done tells (rouse_read_exact, rouse_write_all). */
 ROUSE_API ptrdiff_t rouse_op_poll(rouse_op *op, rouse_context *context);
 
-/* Waits for the operation: parks the calling fiber or thread. IN_POLL inside a poll function. */
+/* Waits for the operation: parks the calling fiber or thread. Answers what the operation does, or why a wait cannot begin
+ * (above). */
 ROUSE_API ptrdiff_t rouse_op_await(rouse_op *op);
 
 enum rouse_op_state {

@@ -18,7 +18,7 @@ enum rouse_signal {
  * a handler, so that the signal no longer ends the process, from then until the process ends or rouse_signal_restore;
  * one that comes while nobody waits is kept for the next wait. Repeats of one signal may be merged.
  * A program that ends gracefully on the first Ctrl-C and at once on the second calls rouse_signal_restore after the first.
- * Errors: INVALID, CANCELLED, TIMED_OUT, IN_POLL, TOO_MANY_FILES, CLOSED (rouse_signal_restore was called). */
+ * Errors: INVALID, TOO_MANY_FILES, CLOSED (rouse_signal_restore was called), and why a wait ends or cannot begin (op.h). */
 ROUSE_API int rouse_signal_wait(int signals);
 ROUSE_API void rouse_signal_wait_init(rouse_op *op, int signals);
 

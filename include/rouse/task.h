@@ -83,7 +83,8 @@ typedef struct rouse_task {
 
 /* Spawns a task on the runtime of this thread, or on the default one (see runtime.h), or on the one given.
  * The state is copied: on success it belongs to the task, on failure to the caller still. `task` may be NULL: detached.
- * Any thread. Errors: INVALID, NO_MEMORY, SHUTTING_DOWN, FORKED, TOO_LARGE. */
+ * Any thread. Errors: INVALID, NO_MEMORY, SHUTTING_DOWN, FORKED, TOO_LARGE; and those of rouse_runtime_new where the
+ * default runtime has to be made. */
 #define rouse_spawn(task, type, state)             rouse_spawn_at((task), NULL, (type), (state), ROUSE_HERE)
 #define rouse_spawn_on(runtime, task, type, state) rouse_spawn_at((task), (runtime), (type), (state), ROUSE_HERE)
 ROUSE_API int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rouse_task_type *type, const void *state,
@@ -93,8 +94,8 @@ ROUSE_API int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rou
  * answers what the task answered; CANCELLED if it was aborted before it finished.
  * From a fiber it parks the fiber, from a plain thread the thread; on a runtime with a single-threaded executor that
  * nobody drives, the calling thread drives it. From a poll function it answers IN_POLL: poll rouse_join_init's operation
- * there. When the wait itself fails (CANCELLED, TIMED_OUT, INVALID for an empty handle, IN_POLL, NO_MEMORY in a
- * plain thread), the handle stays as it was: task->cell tells. */
+ * there. When the wait itself fails (INVALID for an empty handle, LIMIT, or as op.h says), the handle stays as it was:
+ * task->cell tells. */
 ROUSE_API int rouse_join(rouse_task *task, void *result);
 
 /* Gives the handle up; the task goes on alone. Any thread. An empty handle is ignored. */
@@ -110,8 +111,9 @@ ROUSE_API int rouse_is_finished(const rouse_task *task);
 /* The name given by its type or its fiber options. Static as long as the handle is held. */
 ROUSE_API const char *rouse_task_name(const rouse_task *task);
 
-/* Yields once to other tasks: from a fiber or a plain thread. In a poll function wake your own waker and answer
- * ROUSE_PENDING. Errors: CANCELLED, TIMED_OUT, IN_POLL. */
+/* Yields once: a fiber to the other tasks of its worker, a plain thread to other threads as the system sees fit (no task is
+ * run by that). In a poll function wake your own waker and answer ROUSE_PENDING. Errors, in a task only: CANCELLED,
+ * TIMED_OUT, IN_POLL, FORKED. */
 ROUSE_API int rouse_yield(void);
 
 /* Spawns and joins in one call. */

@@ -9,8 +9,8 @@ extern "C" {
 #endif
 
 /* Sleeps for a span, or until a point of rouse_now's clock; at least as long, never less. A span of 0 or less, or a
- * point in the past, yields once; ROUSE_NEVER sleeps until cancelled. Fiber or plain thread.
- * Errors: CANCELLED, TIMED_OUT, IN_POLL; a timer takes no memory. */
+ * point in the past, is rouse_yield; ROUSE_NEVER sleeps until cancelled. Fiber or plain thread. The timer itself takes no
+ * memory. Errors: why a wait ends or cannot begin, see op.h. */
 ROUSE_API int rouse_sleep(int64_t timeout_ns);
 ROUSE_API int rouse_sleep_until(int64_t deadline_ns);
 

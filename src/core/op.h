@@ -11,8 +11,8 @@ struct op_type {
     ptrdiff_t (*poll)(rouse_op *op, rouse_context *context);
     /* Takes back what is pending: no list, timer or kernel refers to the operation afterwards, or LATER. */
     int (*cancel)(rouse_op *op);
-    /* What an operation that is ended by `status` (cancelled, timed out) answers, before cancel is called; NULL: the
-     * status. For those that report what they moved. */
+    /* Before cancel, for an operation that is ended by `status` (cancelled, timed out): answers that, after it has said
+     * where its caller looks (*done) how much it had moved. NULL: nothing is to be said. */
     ptrdiff_t (*stopped)(rouse_op *op, int status);
 };
 

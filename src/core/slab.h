@@ -50,7 +50,7 @@ struct slab {
     struct list_node large;                /* chunks of large cells, under the lock */
     size_t live;                           /* owner: cells given out less cells freed by the owner */
     atomic_size debt;   /* SLAB_BIAS while the runtime lives, less cells freed by others; 0: nothing refers to it */
-    atomic_size gate;   /* foreign threads now inside a wake of one of these cells */
+    atomic_size gate;   /* foreign threads now inside a wake of one of these cells, or a join */
     size_t next_chunks; /* chunks in the next block */
 };
 
@@ -76,8 +76,8 @@ static inline struct slab_chunk *slab_chunk_of(const void *cell)
 void slab_walk(struct slab *slab, bool (*hold)(struct slab_cell *cell),
                void (*visit)(struct slab_cell *cell, void *context), void *context);
 
-/* Every task is complete: waits for foreign threads that are still inside a wake of one. A few instructions each, so it
- * yields only. */
+/* Every task is complete: waits for foreign threads that are still inside a wake of one, which takes a few instructions, or
+ * inside a join, which takes until they are scheduled once more. It yields only: both are on their way out. */
 void slab_wait_for_gate(struct slab *slab);
 
 /* The runtime is done with it: freed now, or by the last cell that others still hold. No owner may use it any more. */

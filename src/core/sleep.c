@@ -150,6 +150,10 @@ static const struct op_type yield_type = {"yield", yield_poll, yield_cancel, NUL
 int rouse_yield(void)
 {
     rouse_op op;
+    if (!local_current()) { /* nothing waits behind a plain thread but other threads */
+        os_thread_yield();
+        return ROUSE_OK;
+    }
     *(struct yield_op *)(void *)&op = (struct yield_op){{&yield_type}, false};
     return op_await_status(&op);
 }

@@ -423,3 +423,22 @@ TEST(a_clock_that_jumps_is_survived)
     rouse_options options = test_options(TEST_SINGLE, 1);
     assert_int_equal(rouse_run(sleep_across_steps, NULL, &options), 0);
 }
+
+/* ---- plain threads ---- */
+
+#if FAULTS_AVAILABLE
+
+TEST(a_plain_thread_yields_without_memory_and_without_a_runtime)
+{
+    faults_fail_alloc(1, true);
+    int yielded = rouse_yield(), slept = rouse_sleep(0), passed = rouse_sleep_until(rouse_now());
+    unsigned long asked = faults_alloc_count();
+    faults_reset();
+    assert_int_equal(yielded, ROUSE_OK);
+    assert_int_equal(slept, ROUSE_OK);
+    assert_int_equal(passed, ROUSE_OK);
+    assert_int_equal(asked, 0);
+    assert_int_equal(test_thread_count(), 1);
+}
+
+#endif
