@@ -3,6 +3,7 @@
  *
  * Nobody holds a pointer to it on behalf of those threads, so they borrow it: the count of borrowers and the mark that it is
  * ending are one word. A shutdown begins only when nobody borrows it, and nobody can while one is in progress. */
+#include "core/fork_order.h"
 #include "core/runtime.h"
 
 #define ENDING (SIZE_MAX / 2 + 1)
@@ -27,6 +28,19 @@ static bool is_forked(void)
            atomic_u32_load(&the_default.process, RELAXED) != os_process();
 }
 
+static void rest(void)
+{
+    lock_acquire(&the_default.lock);
+}
+
+static void go_on(bool in_child)
+{
+    (void)in_child;
+    lock_release(&the_default.lock);
+}
+
+static const struct os_fork_hook fork_hook = {rest, go_on};
+
 /* Answers why it cannot be made. */
 static int find_or_make(rouse_runtime **found)
 {
@@ -35,6 +49,7 @@ static int find_or_make(rouse_runtime **found)
     *found = runtime;
     if (runtime)
         return ROUSE_OK;
+    os_at_fork(FORK_DEFAULT, &fork_hook);
     lock_acquire(&the_default.lock);
     runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
     if (!runtime && (status = rouse_runtime_new(&runtime, NULL)) == ROUSE_OK) {

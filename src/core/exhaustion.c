@@ -1,4 +1,5 @@
 #include "core/exhaustion.h"
+#include "core/fork_order.h"
 #include "core/reactor.h"
 
 static struct {
@@ -69,6 +70,21 @@ static rouse_waker timer_clone(void *place)
     return (rouse_waker){place, &timer_table};
 }
 
+/* ---- forks ---- */
+
+static void rest(void)
+{
+    lock_acquire(&exhaustion.lock);
+}
+
+static void go_on(bool in_child)
+{
+    (void)in_child; /* where the lists are begun anew by whoever takes the lock first */
+    lock_release(&exhaustion.lock);
+}
+
+static const struct os_fork_hook fork_hook = {rest, go_on};
+
 void exhaustion_place_init(struct exhaustion_place *place)
 {
     *place = (struct exhaustion_place){.process = os_process()};
@@ -88,6 +104,7 @@ int exhaustion_wait(struct wait_node *node, const rouse_waker *waker, struct exh
     if (!kept.table)
         return ROUSE_LIMIT;
     *chosen = place;
+    os_at_fork(FORK_EXHAUSTION, &fork_hook);
     acquire();
     if (list_is_empty(&place->waiters))
         list_push_back(&exhaustion.places, &place->link);

@@ -1,5 +1,5 @@
 #include "core/registry.h"
-#include "os/atomic.h"
+#include "core/fork_order.h"
 
 #define CHUNK_SLOTS 256u
 #define CHUNKS      8191u /* two million slots, more than a process may have descriptors */
@@ -67,8 +67,63 @@ static void channel_init(struct channel *channel)
     channel->ready = true; /* the first call finds out */
 }
 
+/* ---- forks ---- */
+
+atomic_u32 registry_rests;
+
+/* The lock was taken while the slots rest: it is given back, nothing has been changed. */
+void slot_lock_later(struct slot *slot)
+{
+    do {
+        lock_release(&slot->lock);
+        while (atomic_u32_load(&registry_rests, ACQUIRE)) /* pairs with RELEASE in go_on */
+            os_wait_on((const uint32_t *)(const void *)&registry_rests, 1, ROUSE_NEVER);
+        lock_acquire(&slot->lock);
+    } while (atomic_u32_load(&registry_rests, RELAXED));
+}
+
+/* Each lock is held for a moment only, not all of them until the fork is over: giving them back would, in both processes,
+ * copy all the memory that they lie in. Whoever takes one of them later sees that the slots rest. */
+static void rest(void)
+{
+    lock_acquire(&registry.lock); /* nothing grows or is trimmed */
+    atomic_u32_store(&registry_rests, 1, RELAXED);
+    uint32_t count = atomic_u32_load(&registry.count, RELAXED) * CHUNK_SLOTS;
+    for (uint32_t i = 0; i < count; i++) {
+        struct slot *slot = slot_at(i);
+        lock_acquire(&slot->lock);
+        lock_release(&slot->lock);
+    }
+}
+
+/* In a child: what its other threads had in their hands. A lock was taken by one that then saw that the slots rest; calls
+ * would keep a descriptor open for ever after its close. */
+static void forget_threads(void)
+{
+    uint32_t count = atomic_u32_load(&registry.count, RELAXED) * CHUNK_SLOTS;
+    for (uint32_t i = 0; i < count; i++) {
+        struct slot *slot = slot_at(i);
+        if (atomic_u32_load(&slot->lock.word, RELAXED) != LOCK_FREE)
+            atomic_u32_store(&slot->lock.word, LOCK_FREE, RELAXED);
+        if (slot->users > 0)
+            slot->users = 0;
+    }
+}
+
+static void go_on(bool in_child)
+{
+    if (in_child)
+        forget_threads();
+    atomic_u32_store(&registry_rests, 0, RELEASE); /* pairs with ACQUIRE in slot_lock_later */
+    os_wake_all((const uint32_t *)(const void *)&registry_rests);
+    lock_release(&registry.lock);
+}
+
+static const struct os_fork_hook fork_hook = {rest, go_on};
+
 struct slot *registry_take(void)
 {
+    os_at_fork(FORK_REGISTRY, &fork_hook);
     lock_acquire(&registry.lock);
     struct slot *slot = registry.free || grow() ? registry.free : NULL;
     if (slot) {
@@ -79,7 +134,7 @@ struct slot *registry_take(void)
     if (!slot)
         return NULL;
     /* A late event or an old handle may be looking at the slot: what it looks at changes under the lock. */
-    lock_acquire(&slot->lock);
+    slot_lock(slot);
     slot->source = (struct backend_source){OS_NO_HANDLE, NULL};
     slot->reactor = NULL;
     slot->site = NULL;
@@ -102,7 +157,7 @@ uintptr_t registry_handle(const struct slot *slot)
 
 uintptr_t registry_publish(struct slot *slot)
 {
-    lock_acquire(&slot->lock);
+    slot_lock(slot);
     slot->flags &= (uint8_t)~SLOT_CLOSING;
     uintptr_t handle = slot->handle;
     lock_release(&slot->lock);
@@ -115,7 +170,7 @@ struct slot *registry_acquire(uintptr_t handle)
     struct slot *slot = index < (uintptr_t)CHUNKS * CHUNK_SLOTS ? slot_at((uint32_t)index) : NULL;
     if (!slot)
         return NULL;
-    lock_acquire(&slot->lock);
+    slot_lock(slot);
     if (slot->handle == handle && !(slot->flags & SLOT_CLOSING))
         return slot;
     lock_release(&slot->lock);
@@ -141,7 +196,7 @@ void registry_walk(void (*visit)(struct slot *slot, uintptr_t handle, void *cont
     uint32_t count = atomic_u32_load(&registry.count, ACQUIRE); /* pairs with RELEASE in grow */
     for (uint32_t i = 0; i < count * CHUNK_SLOTS; i++) {
         struct slot *slot = slot_at(i);
-        lock_acquire(&slot->lock);
+        slot_lock(slot);
         if (slot->flags & SLOT_CLOSING)
             lock_release(&slot->lock);
         else

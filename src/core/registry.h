@@ -15,6 +15,7 @@
 #include "core/list.h"
 #include "core/lock.h"
 #include "core/wait.h"
+#include "os/atomic.h"
 
 struct reactor;
 
@@ -63,6 +64,19 @@ struct slot {
     uint8_t flags;  /* enum slot_flag */
     uint8_t kind;   /* enum os_kind */
 };
+
+/* 1 while some thread forks: the slots rest, so that the child finds each as it was between two changes. */
+extern atomic_u32 registry_rests;
+
+void slot_lock_later(struct slot *slot);
+
+/* The only way to take a slot's lock. RELAXED: the lock that is held was held by the forking thread since it wrote. */
+static inline void slot_lock(struct slot *slot)
+{
+    lock_acquire(&slot->lock);
+    if (atomic_u32_load(&registry_rests, RELAXED))
+        slot_lock_later(slot);
+}
 
 /* A free slot, not yet visible: not locked, users 0, ready in both directions. NULL without memory. */
 struct slot *registry_take(void);

@@ -205,8 +205,9 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
         spare = rouse_waker_clone(waker);
         unreachable = local_reactor(&reactor);
     }
-    lock_acquire(&slot->lock);
-    slot->users--;
+    slot_lock(slot);
+    if (slot->users > 0) /* 0: a user's function has forked, and this is the child */
+        slot->users--;
     if (slot->flags & SLOT_CLOSING) {
         if (slot->users == 0)
             finish_close(slot);
@@ -355,7 +356,7 @@ int waker_map_close(uintptr_t handle, os_handle *kept)
         waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
         lock_release(&slot->lock);
         wait_batch_wake(&batch);
-        lock_acquire(&slot->lock);
+        slot_lock(slot);
     }
     waker_map_detach(slot, kept == NULL);
     registry_retire(slot);

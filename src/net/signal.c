@@ -5,6 +5,7 @@
  *
  * Alternatives that lost: signalfd (Linux only, and it needs the signal blocked in every thread, the application's
  * included); a thread in sigwait (a thread that nobody asked for). */
+#include "core/fork_order.h"
 #include "core/op.h"
 #include "core/waker_map.h"
 #include "net/stream.h"
@@ -33,8 +34,16 @@ static void on_signal(int signal)
     atomic_u32_sub(&signals.inside, 1, SEQ_CST);
 }
 
+/* A child's other threads are gone, and with them the handlers that ran on them. */
+static void forget_handlers_of_parent(void)
+{
+    if (signals.process != os_process())
+        atomic_u32_store(&signals.inside, 0, SEQ_CST);
+}
+
 static int open_event(void)
 {
+    forget_handlers_of_parent();
     int status = os_event_open(&signals.event);
     if (status != ROUSE_OK)
         return status;
@@ -73,10 +82,24 @@ static rouse_stream *restore(int which)
     return signals.installed && !(signals.installed &= ~which) ? close_event() : NULL;
 }
 
+static void rest(void)
+{
+    lock_acquire(&signals.lock);
+}
+
+static void go_on(bool in_child)
+{
+    (void)in_child;
+    lock_release(&signals.lock);
+}
+
+static const struct os_fork_hook fork_hook = {rest, go_on};
+
 static int install(int wanted)
 {
     int status = ROUSE_OK, added = 0;
     rouse_stream *ended = NULL;
+    os_at_fork(FORK_SIGNALS, &fork_hook);
     lock_acquire(&signals.lock);
     if (!signals.installed)
         status = open_event();

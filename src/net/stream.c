@@ -431,7 +431,7 @@ int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsi
     struct slot *slot = registry_take();
     if (!slot)
         return ROUSE_NO_MEMORY;
-    lock_acquire(&slot->lock); /* old handles and walks of the registry look at it */
+    slot_lock(slot); /* old handles and walks of the registry look at it */
     slot->source.handle = handle;
     slot->kind = (uint8_t)kind;
     slot->traits = (uint8_t)traits;
@@ -453,7 +453,7 @@ int rouse_stream_new_at(rouse_stream **stream, const rouse_stream_type *type, vo
     struct slot *slot = registry_take();
     if (!slot)
         return ROUSE_NO_MEMORY;
-    lock_acquire(&slot->lock);
+    slot_lock(slot);
     slot->u.user = type;
     slot->source.record = object;
     slot->traits = SLOT_USER;

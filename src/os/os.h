@@ -69,6 +69,16 @@ void os_wake_all(const uint32_t *word);
 uint32_t os_process(void);
 uint32_t os_forks(void);
 
+/* What is done around each fork for the sake of the child, where no thread goes on but the one that forked: `before` brings
+ * something to rest, `after` lets it go on in both processes. Hooks of a lower order come first before the fork, and last
+ * after it; each order has one. Static; to be given again before each use of what it protects, which costs a store. */
+struct os_fork_hook {
+    void (*before)(void);
+    void (*after)(bool in_child);
+};
+#define OS_FORK_ORDERS 8u
+void os_at_fork(unsigned order, const struct os_fork_hook *hook);
+
 /* ---- descriptors ---- */
 
 typedef intptr_t os_handle;

@@ -1,4 +1,4 @@
-/* Threads, the thread-local pointer, sleeping on a word, and counting forks.
+/* Threads, the thread-local pointer, sleeping on a word, and what happens around forks.
  *
  * Sleeping is a futex on Linux. Elsewhere it is a table of mutexes and condition variables, chosen by the address:
  * system calls like futex exist on every system in question, but differ on each, and the parked state is not where the
@@ -217,6 +217,8 @@ void os_wake_all(const uint32_t *word)
     futex_wake(word, INT_MAX);
 }
 
+static void forget_sleepers(void) {}
+
 #else
 
 #define BUCKETS 64
@@ -293,30 +295,67 @@ void os_wake_one(const uint32_t *word)
     os_wake_all(word);
 }
 
+/* In a forked child: who held a mutex, or slept, is not there. */
+static void forget_sleepers(void)
+{
+    make_buckets();
+}
+
 #endif
 
 /* ---- fork ---- */
 
 static atomic_u32 process; /* counts the generations of processes, from 1; 0: not known, ask_process finds out */
 static atomic_u32 forks;
-static bool counting; /* written once, before anybody can read it */
+static bool counting;                    /* written once, before anybody can read it */
+static atomic_ptr hooks[OS_FORK_ORDERS]; /* const struct os_fork_hook; RELEASE in os_at_fork, ACQUIRE before a fork */
+
+/* A fork in progress; the system lets two threads begin one at a time. */
+static pthread_mutex_t forking = PTHREAD_MUTEX_INITIALIZER;
+static const struct os_fork_hook *called[OS_FORK_ORDERS]; /* by this fork: others may be added meanwhile */
 
 static void count_fork(void)
 {
     (void)atomic_u32_add(&forks, 1, RELAXED);
 }
 
+static void before_fork(void)
+{
+    count_fork();
+    (void)pthread_mutex_lock(&forking);
+    for (unsigned i = 0; i < OS_FORK_ORDERS; i++) {
+        called[i] = atomic_ptr_load(&hooks[i], ACQUIRE);
+        if (called[i] != NULL)
+            called[i]->before();
+    }
+}
+
+static void after_fork(bool in_child)
+{
+    for (unsigned i = OS_FORK_ORDERS; i-- > 0;)
+        if (called[i] != NULL)
+            called[i]->after(in_child);
+    (void)pthread_mutex_unlock(&forking);
+    count_fork(); /* in the child: what it holds, the parent holds too */
+}
+
+static void stay_parent(void)
+{
+    after_fork(false);
+}
+
 static void enter_child(void)
 {
     (void)atomic_u32_add(&process, 1, RELAXED);
-    count_fork(); /* what the child holds, the parent holds too */
+    forget_sleepers();
+    after_fork(true);
 }
 
 /* Counted before the fork and after it: whoever opens or closes a descriptor meanwhile, in another thread, sees the
  * number move on the right side of the copy that the child gets. */
 static void start_counting(void)
 {
-    counting = pthread_atfork(count_fork, count_fork, enter_child) == 0;
+    counting = pthread_atfork(before_fork, stay_parent, enter_child) == 0;
     if (counting)
         atomic_u32_store(&process, 1, RELAXED);
 }
@@ -345,4 +384,10 @@ uint32_t os_forks(void)
     if (!is_counting())
         count_fork(); /* nobody tells us: never say twice that nothing happened */
     return atomic_u32_load(&forks, RELAXED);
+}
+
+void os_at_fork(unsigned order, const struct os_fork_hook *hook)
+{
+    atomic_ptr_store(&hooks[order], (void *)(uintptr_t)hook, RELEASE);
+    (void)is_counting();
 }

@@ -10,6 +10,8 @@ struct lock {
     atomic_u32 word; /* 1 while held */
 };
 
+enum { LOCK_FREE = 0 };
+
 #define lock_acquire(lock) model_lock_acquire(&(lock)->word, MODEL_HERE)
 #define lock_try(lock)     model_lock_try(&(lock)->word, MODEL_HERE)
 #define lock_release(lock) model_lock_release(&(lock)->word, MODEL_HERE)

@@ -63,6 +63,11 @@ uint32_t os_process(void)
     return 0;
 }
 
+void os_at_fork(unsigned order, const struct os_fork_hook *hook)
+{
+    (void)order, (void)hook;
+}
+
 int os_at_exit(void (*hook)(void))
 {
     (void)hook;
