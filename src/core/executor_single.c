@@ -116,6 +116,11 @@ static bool is_watched(struct rouse_runtime *runtime)
 /* Gives the seat up, and tells the first who waits for it. */
 static void vacate(struct rouse_runtime *runtime, bool by_the_loop)
 {
+    if (runtime_is_forked(runtime)) { /* the others who want it are the parent's, and so may be the list's lock */
+        overflow_thread_leave(runtime->fault_stack);
+        worker_leave(&runtime->worker[0]);
+        return;
+    }
     bool watched = is_watched(runtime);
     overflow_thread_leave(runtime->fault_stack);
     worker_leave(&runtime->worker[0]);
@@ -194,6 +199,8 @@ static void leave_queue(struct thread_waiter *waiter, struct rouse_runtime *runt
 
 static void leave_for_good(struct thread_waiter *waiter, struct rouse_runtime *runtime)
 {
+    if (runtime_is_forked(runtime))
+        return;
     lock_acquire(&runtime->seat_lock);
     bool offered = !list_is_linked(&waiter->link) && atomic_u32_load(&waiter->signal, ACQUIRE) & SIGNAL_SEAT;
     if (list_is_linked(&waiter->link))

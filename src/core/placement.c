@@ -74,7 +74,7 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
 {
     struct rouse_runtime *runtime = runtime_of_scheduler(scheduler);
     struct worker *worker = runtime_worker(runtime);
-    if (!worker && runtime_is_forked(runtime))
+    if (runtime_is_forked(runtime))
         return; /* a parent's task that a forked child wakes: it never runs here, and locks may be held for ever */
     if (atomic_size_load(&cell->slot.word, ACQUIRE) & STATE_PINNED) { /* pairs with pin in worker.c */
         struct worker *home = &runtime->worker[atomic_u32_load(task_hooks(cell)->home(cell), RELAXED)];
@@ -96,6 +96,8 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
 void placement_resubmit(struct local *local, struct task_cell *cell)
 {
     struct worker *worker = worker_of_local(local);
+    if (runtime_is_forked(worker->runtime))
+        return;
     worker_push(worker, cell);
     /* A lone task that yields runs again here; with others behind it a peer may help. */
     if (worker->steals && ring_length(&worker->ring) > 1)

@@ -10,6 +10,7 @@ struct scope {
     struct lock lock;           /* everything below but what the owner alone uses */
     bool cancelled;             /* no new children; every child was or is being cancelled */
     int first_error;            /* of a child; OK: none yet */
+    uint32_t process;           /* os_process() when it was opened: in a child its lock may be held for ever. Fixed */
     size_t children;            /* on the list */
     size_t cancels;             /* calls of scope_cancel that are inside: closing waits for them too */
     struct list_node list;      /* origins of the children */

@@ -1,4 +1,5 @@
 #include "core/slab.h"
+#include "os/os.h"
 
 #define CHUNK_HEADER size_align(sizeof(struct slab_chunk), SLAB_LINE_BYTES)
 
@@ -7,7 +8,7 @@ struct slab *slab_new(const rouse_allocator *allocator, void *scheduler, void *o
     struct slab *slab = alloc_take(allocator, sizeof *slab, 64);
     if (!slab)
         return NULL;
-    *slab = (struct slab){.allocator = *allocator, .scheduler = scheduler, .next_chunks = 1};
+    *slab = (struct slab){.allocator = *allocator, .scheduler = scheduler, .next_chunks = 1, .process = os_process()};
     atomic_ptr_init(&slab->owner, owner);
     atomic_ptr_init(&slab->returned, NULL);
     atomic_ptr_init(&slab->chunks, NULL);
@@ -134,6 +135,8 @@ void slab_give(struct slab_cell *cell, bool large)
     /* RELAXED: only the owner itself finds itself here; it stops being one before its runtime's end. */
     void *owner = atomic_ptr_load(&slab->owner, RELAXED);
     bool local = owner && owner == os_current();
+    if (large && slab->process != os_process())
+        return; /* in a forked child the lock may be held for ever */
     if (large) {
         lock_acquire(&slab->lock);
         list_remove(&chunk->large);

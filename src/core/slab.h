@@ -52,6 +52,7 @@ struct slab {
     atomic_size debt;   /* SLAB_BIAS while the runtime lives, less cells freed by others; 0: nothing refers to it */
     atomic_size gate;   /* foreign threads now inside a wake of one of these cells, or a join */
     size_t next_chunks; /* chunks in the next block */
+    uint32_t process;   /* os_process() of the maker */
 };
 
 #define SLAB_BIAS ((size_t)1 << (sizeof(size_t) * 8 - 2))

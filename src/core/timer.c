@@ -6,6 +6,8 @@ static rouse_waker withdraw(struct timer *timer)
 {
     rouse_waker waker = {NULL, NULL};
     struct reactor *reactor = timer->reactor;
+    if (reactor_is_forked(reactor))
+        return waker; /* it stays in the parent's wheel, whose lock may be held for ever */
     lock_acquire(&reactor->timer_lock);
     if (list_is_linked(&timer->node.link)) {
         wheel_remove(&reactor->wheel, &timer->node);
@@ -19,7 +21,7 @@ static rouse_waker withdraw(struct timer *timer)
 /* The most common case of arming: everything is as it should be already. */
 static bool is_armed_so(struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
 {
-    if (!timer->reactor)
+    if (!timer->reactor || reactor_is_forked(timer->reactor))
         return false;
     lock_acquire(&timer->reactor->timer_lock);
     bool same =
@@ -30,6 +32,8 @@ static bool is_armed_so(struct timer *timer, int64_t deadline_ns, const rouse_wa
 
 static int arm(struct reactor *reactor, struct timer *timer, int64_t deadline_ns, const rouse_waker *waker)
 {
+    if (reactor_is_forked(reactor))
+        return ROUSE_FORKED;
     rouse_waker kept = rouse_waker_clone(waker);
     if (!kept.table)
         return ROUSE_LIMIT;
@@ -73,7 +77,7 @@ void timer_disarm(struct timer *timer)
 bool timer_is_pending(struct timer *timer)
 {
     struct reactor *reactor = timer->reactor;
-    if (!reactor)
+    if (!reactor || reactor_is_forked(reactor))
         return false;
     lock_acquire(&reactor->timer_lock);
     bool pending = list_is_linked(&timer->node.link);

@@ -60,6 +60,8 @@ static inline __attribute__((always_inline)) uintptr_t lowest_open(const struct 
 
 static void close_what_is_open(struct surroundings *around, const struct frame *root, const struct scope *outermost)
 {
+    if (runtime_is_forked(runtime_of_scheduler(task_scheduler(around->cell))))
+        return; /* what is open concerns the parent's tasks, and locks may be held for ever */
     for (; around->top != root; around->top = around->top->parent)
         timer_disarm(&around->top->timer);
     while (around->scope != outermost) {
@@ -167,7 +169,8 @@ static int fiber_poll(void *state, void *result, rouse_context *context)
     annotation_after_switch(&here_annotation, fiber->function ? &fiber->annotation : NULL);
     local->around = outer;
     outer->budget_ended = fiber->around.budget_ended;
-    if (fiber->function)
+    /* One that returns in a forked child does not complete: whom that concerns is the parent's. */
+    if (fiber->function || runtime_is_forked(runtime_of_scheduler(local->scheduler)))
         return ROUSE_PENDING;
     finish(fiber);
     return fiber->value;

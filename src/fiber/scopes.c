@@ -20,6 +20,7 @@ int rouse_scope_open(rouse_scope *opened)
         if (open == scope)
             return ROUSE_UNBALANCED;
     scope_init(scope, around);
+    scope->process = os_process();
     around->scope = scope;
     return ROUSE_OK;
 }
@@ -47,7 +48,9 @@ int rouse_scope_spawn_at(rouse_scope *opened, rouse_task *task, const rouse_task
 int rouse_scope_cancel(rouse_scope *opened, int64_t grace_ns)
 {
     struct scope *scope = (struct scope *)(void *)opened;
-    return scope ? scope_cancel(scope, rouse_after(grace_ns)) : ROUSE_INVALID;
+    if (!scope || scope->process == 0)
+        return ROUSE_INVALID;
+    return scope->process == os_process() ? scope_cancel(scope, rouse_after(grace_ns)) : ROUSE_FORKED;
 }
 
 int rouse_scope_close(rouse_scope *opened)
