@@ -195,6 +195,8 @@ static bool run_down(struct rouse_runtime *runtime, int64_t deadline_ns)
     for (;;) {
         uint32_t endings = atomic_u32_load(&spawner->endings, ACQUIRE);
         int64_t now_ns = os_now();
+        if (runtime_is_forked(runtime))
+            return false;
         if (count_alive(runtime) == 0)
             return true;
         if (now_ns >= deadline_ns)
@@ -285,6 +287,8 @@ int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_rep
     bool empty = run_down(runtime, limit_ns) || run_down(runtime, rouse_after(SHUTDOWN_LAST_LOOK_NS));
     if (single)
         executor_single_leave_seat(runtime);
+    if (runtime_is_forked(runtime))
+        return ROUSE_FORKED; /* a task that this thread drove has forked and returned: this is the child */
     if (!empty) {
         report_tasks(runtime, &to);
         atomic_u32_store(&runtime->ending, 0, RELEASE);
@@ -300,7 +304,7 @@ void rouse_runtime_abandon(rouse_runtime *runtime)
 {
     if (!runtime || !runtime_is_forked(runtime))
         return;
-    for (unsigned i = 0; i < runtime->reactors; i++) {
+    for (unsigned i = 0; i < runtime->reactors_made; i++) {
         if (runtime->reactor[i].backend)
             backend_close(runtime->reactor[i].backend);
         runtime->reactor[i].backend = NULL;
@@ -327,7 +331,7 @@ int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns)
         return ROUSE_BUSY;
     size_t polls = executor_single_turn(runtime, deadline_ns);
     executor_single_end_turn(runtime);
-    return (int)polls;
+    return runtime_is_forked(runtime) ? ROUSE_FORKED : (int)polls;
 }
 
 int rouse_runtime_descriptor(rouse_runtime *runtime, intptr_t *descriptor)
