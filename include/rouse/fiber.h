@@ -12,7 +12,8 @@
  * its guard.
  *
  * A fiber may fork. In the child every waiting call answers FORKED; when the fiber returns there, its worker thread, and
- * with it the child, ends (a driving thread's rouse_run or rouse_join answers FORKED instead). */
+ * with it the child, ends (a driving thread's rouse_run, rouse_join, rouse_runtime_turn or rouse_runtime_shutdown
+ * answers FORKED instead). Neither handlers of pthread_atfork may call the library, nor may a signal handler fork. */
 #ifndef ROUSE_FIBER_H
 #define ROUSE_FIBER_H
 

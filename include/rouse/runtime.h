@@ -88,7 +88,7 @@ ROUSE_API rouse_runtime *rouse_runtime_default(void);
 ROUSE_API int rouse_default_shutdown(int64_t timeout_ns);
 
 /* After fork, in the child: gives up a runtime that belongs to the parent, without touching what the parent still uses.
- * In the child every other call on it answers FORKED, and waking or aborting its tasks does nothing. Streams are the
+ * In the child every other call on it answers FORKED (rouse_runtime_deadline: ROUSE_NEVER), and waking or aborting its tasks does nothing. Streams are the
  * child's too: it closes its copies, or waits for them with a runtime of its own. */
 ROUSE_API void rouse_runtime_abandon(rouse_runtime *runtime);
 

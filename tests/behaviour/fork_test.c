@@ -6,7 +6,10 @@
 
 #include "support/io.h"
 
+#include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -430,5 +433,262 @@ TEST(a_fiber_that_returns_in_the_child_ends_it_and_nothing_of_the_parents_runs_t
         test_close(forked.ends[1]);
     }
 }
+
+/* ---- what other threads were doing ---- */
+
+static ptrdiff_t read_nothing(void *object, void *data, size_t length, rouse_context *context)
+{
+    (void)object, (void)data, (void)length, (void)context;
+    return 0;
+}
+
+static ptrdiff_t write_all(void *object, const void *data, size_t length, rouse_context *context)
+{
+    (void)object, (void)data, (void)context;
+    return (ptrdiff_t)length;
+}
+
+static const rouse_stream_type trivial = {.name = "trivial", .poll_read = read_nothing, .poll_write = write_all};
+
+struct crowd {
+    rouse_stream *shared;
+    atomic_bool ends;
+};
+
+static void open_and_close(void *argument)
+{
+    struct crowd *crowd = argument;
+    rouse_stream *stream;
+    while (!atomic_load(&crowd->ends))
+        if (rouse_stream_new(&stream, &trivial, NULL) == ROUSE_OK)
+            require_int(rouse_close(stream), ==, ROUSE_OK);
+}
+
+static void look_at_shared(void *argument)
+{
+    struct crowd *crowd = argument;
+    intptr_t descriptor;
+    while (!atomic_load(&crowd->ends))
+        require_int(rouse_descriptor(crowd->shared, &descriptor), ==, ROUSE_OK);
+}
+
+static void catch_and_restore(void *argument)
+{
+    struct crowd *crowd = argument;
+    while (!atomic_load(&crowd->ends)) {
+        require_int(rouse_signal_catch(ROUSE_SIGNAL_HANG_UP), ==, ROUSE_OK);
+        rouse_signal_restore();
+    }
+}
+
+static void signal_oneself(void *argument)
+{
+    struct crowd *crowd = argument;
+    while (!atomic_load(&crowd->ends))
+        require(pthread_kill(pthread_self(), SIGTERM) == 0);
+}
+
+static void use_streams(void *argument)
+{
+    struct crowd *crowd = argument;
+    rouse_stream *stream;
+    require_int(rouse_stream_new(&stream, &trivial, NULL), ==, ROUSE_OK);
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+    require_int(rouse_close(crowd->shared), ==, ROUSE_OK);
+}
+
+static void use_signals(void *unused)
+{
+    (void)unused;
+    rouse_signal_restore();
+    require_int(rouse_signal_catch(ROUSE_SIGNAL_TERMINATE), ==, ROUSE_OK);
+    rouse_signal_restore();
+}
+
+/* Forks again and again while another thread does something. */
+static void fork_beside(void (*busy)(void *crowd), void (*in_the_child)(void *crowd))
+{
+    struct crowd crowd = {.ends = false};
+    test_thread thread;
+    int peer;
+    crowd.shared = unix_stream(&peer);
+    test_thread_start(&thread, busy, &crowd);
+    for (int i = 0; i < (test_is_slow() ? 10 : 60); i++) {
+        require_int(in_child(in_the_child, &crowd), ==, 0);
+    }
+    atomic_store(&crowd.ends, true);
+    test_thread_join(&thread, ROUSE_S(10));
+    require_int(rouse_close(crowd.shared), ==, ROUSE_OK);
+    test_close(peer);
+}
+
+TEST(a_child_uses_streams_whatever_other_threads_of_the_parent_did_with_them)
+{
+    test_needs_all_memory("the children would fail, not the parent");
+    if (FORK_THREADS) {
+        fork_beside(open_and_close, use_streams);
+        fork_beside(look_at_shared, use_streams);
+    }
+}
+
+TEST(a_child_catches_signals_whatever_other_threads_of_the_parent_did_with_them)
+{
+    test_needs_all_memory("the children would fail, not the parent");
+    if (!FORK_THREADS)
+        return;
+    fork_beside(catch_and_restore, use_signals);
+    assert_int_equal(rouse_signal_catch(ROUSE_SIGNAL_TERMINATE), ROUSE_OK);
+    fork_beside(signal_oneself, use_signals);
+    rouse_signal_restore();
+}
+
+struct slow_object {
+    rouse_stream *stream;
+    atomic_bool entered, may_leave, closed;
+};
+
+static ptrdiff_t read_slowly(void *object, void *data, size_t length, rouse_context *context)
+{
+    struct slow_object *slow = object;
+    (void)data, (void)length, (void)context;
+    atomic_store(&slow->entered, true);
+    eventually(atomic_load(&slow->may_leave), ROUSE_S(20));
+    return 0;
+}
+
+static void close_slow(void *object)
+{
+    atomic_store(&((struct slow_object *)object)->closed, true);
+}
+
+static const rouse_stream_type slow_type = {
+    .name = "slow", .poll_read = read_slowly, .poll_write = write_all, .close = close_slow};
+
+static void read_from_slow(void *argument)
+{
+    struct slow_object *slow = argument;
+    struct hand hand;
+    hand_init(&hand);
+    rouse_read_init(&hand.op, slow->stream, &byte, 1);
+    require_int(hand_poll(&hand), ==, 0);
+    hand_fini(&hand);
+}
+
+static void close_beside_a_call(void *argument)
+{
+    struct slow_object *slow = argument;
+    require_int(rouse_close(slow->stream), ==, ROUSE_OK);
+    require(atomic_load(&slow->closed));
+}
+
+TEST(a_close_in_a_child_does_not_wait_for_calls_of_threads_that_it_does_not_have)
+{
+    struct slow_object slow = {.stream = NULL};
+    test_thread thread;
+    assert_int_equal(rouse_stream_new(&slow.stream, &slow_type, &slow), ROUSE_OK);
+    test_thread_start(&thread, read_from_slow, &slow);
+    eventually(atomic_load(&slow.entered), ROUSE_S(10));
+    assert_int_equal(in_child(close_beside_a_call, &slow), 0);
+    atomic_store(&slow.may_leave, true);
+    test_thread_join(&thread, ROUSE_S(10));
+    assert_int_equal(rouse_close(slow.stream), ROUSE_OK);
+    assert_true(atomic_load(&slow.closed));
+}
+
+/* ---- returning in the child ---- */
+
+static int fork_when_cancelled(void *unused)
+{
+    (void)unused;
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    pid_t child = fork();
+    require(child >= 0);
+    if (child > 0)
+        forked.child = child;
+    return 0;
+}
+
+static int end_late(void *unused)
+{
+    rouse_shield shield = {{0}};
+    (void)unused;
+    (void)rouse_sleep(ROUSE_NEVER);
+    require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_S(10))), ==, ROUSE_OK);
+    (void)rouse_sleep(ROUSE_MS(50));
+    return rouse_shield_leave(&shield);
+}
+
+TEST(a_shutdown_that_drives_a_fiber_which_forks_and_returns_says_so_in_the_child)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
+    char answer = 0;
+    forked.parent = getpid();
+    assert_int_equal(pipe(forked.ends), 0);
+    assert_int_equal(rouse_go_detached_at(runtime, end_late, NULL, NULL, NULL), ROUSE_OK);
+    assert_int_equal(rouse_go_detached_at(runtime, fork_when_cancelled, NULL, NULL, NULL), ROUSE_OK);
+    for (int i = 0; i < 4; i++)
+        assert_true(rouse_runtime_turn(runtime, 0) >= 0);
+    int status = rouse_runtime_shutdown(runtime, ROUSE_S(20), NULL, NULL);
+    if (getpid() != forked.parent) {
+        answer = status == ROUSE_FORKED ? 'f' : '?';
+        _exit(write(forked.ends[1], &answer, 1) == 1 ? 0 : 3);
+    }
+    assert_int_equal(status, ROUSE_OK);
+    eventually(child_has_ended(), ROUSE_S(5));
+    assert_int_equal(read(forked.ends[0], &answer, 1), 1);
+    assert_int_equal(answer, 'f');
+    test_close(forked.ends[0]);
+    test_close(forked.ends[1]);
+}
+
+static int fork_and_leave_open(void *unused)
+{
+    static rouse_scope scope;
+    (void)unused;
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    pid_t child = fork();
+    require(child >= 0);
+    if (child == 0) {
+        require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_FORKED);
+        return 0;
+    }
+    forked.child = child;
+    return rouse_scope_close(&scope);
+}
+
+TEST(a_fiber_that_returns_in_the_child_with_an_open_scope_ends_it)
+{
+    rouse_options options = test_options(TEST_SINGLE, 1);
+    forked.parent = getpid();
+    int value = rouse_run(fork_and_leave_open, NULL, &options);
+    if (getpid() != forked.parent)
+        _exit(value == ROUSE_FORKED ? 0 : 3);
+    assert_int_equal(value, ROUSE_OK);
+    eventually(child_has_ended(), ROUSE_S(5));
+}
+
+#if FAULTS_AVAILABLE
+static void abandon_and_count(void *argument)
+{
+    int before = test_descriptor_count();
+    rouse_runtime_abandon(argument);
+    /* One at least for each reactor, and one has no more than three. */
+    require_int(before - test_descriptor_count(), >=, 4);
+}
+
+TEST(a_child_gives_up_all_reactors_of_a_runtime_with_fewer_threads_than_were_asked_for)
+{
+    test_needs_all_memory("each thread takes some, and there would be fewer than are counted");
+    rouse_options options = test_options(TEST_STEALING, 4);
+    rouse_runtime *runtime;
+    options.reactors = 4;
+    faults_syscall("pthread_create", 2, EAGAIN, FAULTS_ALWAYS);
+    int status = rouse_runtime_new(&runtime, &options);
+    faults_syscall("pthread_create", 1, 0, 0);
+    assert_int_equal(status, ROUSE_OK);
+    assert_int_equal(in_child(abandon_and_count, runtime), 0);
+    test_runtime_end(runtime);
+}
+#endif
 
 #endif
