@@ -93,8 +93,9 @@ static ptrdiff_t attempt(struct accept_op *accept, const struct slot *listener)
     return status != ROUSE_PENDING && os_accept_error_passes(status) ? ACCEPT_AGAIN : status;
 }
 
-/* Attempts until a connection was accepted, accepting failed, or the operation waits for connections. */
-static ptrdiff_t accept_some(struct accept_op *accept, rouse_context *context)
+/* Attempts until a connection was accepted, accepting failed, or the operation waits for connections. *exhausted: the
+ * system refused for want of descriptors or memory. */
+static ptrdiff_t accept_some(struct accept_op *accept, rouse_context *context, bool *exhausted)
 {
     struct slot_call call;
     for (int failures = 0; failures < FAILURES_IN_A_ROW; failures++) {
@@ -109,6 +110,7 @@ static ptrdiff_t accept_some(struct accept_op *accept, rouse_context *context)
             if (outcome == CALL_BLOCKED && status != ROUSE_OK)
                 return status;
         }
+        *exhausted = answer < 0 && os_accept_error_is_exhaustion((int)answer);
         if (answer != ACCEPT_AGAIN)
             return answer;
     }
@@ -129,10 +131,9 @@ static ptrdiff_t accept_poll(rouse_op *op, rouse_context *context)
     struct accept_op *accept = (struct accept_op *)(void *)op;
     if (!accept->stream)
         return ROUSE_INVALID;
-    bool relieved = leave_place(accept);
-    ptrdiff_t answer = accept_some(accept, context);
-    /* Descriptors or memory have run out: the connection waits in the kernel's queue, and this call for a descriptor. */
-    if (answer < 0 && answer != ROUSE_PENDING && os_accept_error_is_exhaustion((int)answer)) {
+    bool relieved = leave_place(accept), exhausted = false;
+    ptrdiff_t answer = accept_some(accept, context, &exhausted);
+    if (exhausted) { /* the connection waits in the kernel's queue, and this call for a descriptor */
         int status = exhaustion_wait(&accept->node, &context->waker, &accept->place);
         return status == ROUSE_OK ? ROUSE_PENDING : status;
     }
