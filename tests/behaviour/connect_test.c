@@ -426,7 +426,7 @@ static int look_at_nothing(void *unused)
     require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(20))), ==, ROUSE_OK);
     require_int(rouse_connect(&stream, text_of(&target)), ==, ROUSE_TIMED_OUT);
     require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
-    require_int(faults_syscall_count("connect"), ==, 1);
+    require_int(faults_syscall_count("connect"), >=, 1);
     require_int(faults_syscall_count("getsockopt"), ==, 0);
     require_int(faults_syscall_count("getpeername"), ==, 0);
     require_int(faults_syscall_count("poll"), ==, 0);
