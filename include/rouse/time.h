@@ -51,8 +51,8 @@ ROUSE_API void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval);
  * do not. The frame is
  * the caller's memory and must be left in reverse order of entering, by the same fiber or within the same poll.
  *
- * When a deadline passes, the task itself is woken. A poll function that tells its operations apart by wakers of its own
- * takes a wake that none of them announces for that, and polls all that are pending. */
+ * When a deadline passes, the task itself is woken, whatever wakers its operations have. A poll function that tells its
+ * operations apart by wakers of its own therefore polls all that are pending once the deadline has passed. */
 typedef struct rouse_deadline {
     uintptr_t reserved[12]; /* of the library; zeroed is valid */
 } rouse_deadline;

@@ -93,8 +93,14 @@ static ptrdiff_t attempt(struct accept_op *accept, const struct slot *listener)
     return status != ROUSE_PENDING && os_accept_error_passes(status) ? ACCEPT_AGAIN : status;
 }
 
+/* Is the system out of something that may be there later: descriptors, memory, or room to watch one more descriptor? */
+static bool is_exhaustion(ptrdiff_t status)
+{
+    return status < 0 && (status == ROUSE_LIMIT || os_accept_error_is_exhaustion((int)status));
+}
+
 /* Attempts until a connection was accepted, accepting failed, or the operation waits for connections. *exhausted: the
- * system refused for want of descriptors or memory. */
+ * system refused to accept, or to watch the listener, for want of something. */
 static ptrdiff_t accept_some(struct accept_op *accept, rouse_context *context, bool *exhausted)
 {
     struct slot_call call;
@@ -102,15 +108,17 @@ static ptrdiff_t accept_some(struct accept_op *accept, rouse_context *context, b
         ptrdiff_t answer = ROUSE_PENDING;
         while (answer == ROUSE_PENDING) { /* a connection came in between */
             int status = waker_map_begin(&call, accept->handle, BACKEND_READ, &accept->node, &context->waker);
+            *exhausted = is_exhaustion(status);
             if (status != ROUSE_OK)
                 return status;
             answer = attempt(accept, call.slot);
             enum call_outcome outcome = answer == ROUSE_PENDING ? CALL_BLOCKED : CALL_PROGRESS;
             status = waker_map_end(&call, outcome, &accept->node, &context->waker);
+            *exhausted = is_exhaustion(status);
             if (outcome == CALL_BLOCKED && status != ROUSE_OK)
                 return status;
         }
-        *exhausted = answer < 0 && os_accept_error_is_exhaustion((int)answer);
+        *exhausted = is_exhaustion(answer);
         if (answer != ACCEPT_AGAIN)
             return answer;
     }

@@ -79,6 +79,39 @@ TEST(exhaustion_is_waited_for_and_not_reported)
     }
 }
 
+static int connect_soon(void *client)
+{
+    require_int(rouse_sleep(ROUSE_MS(5)), ==, ROUSE_OK);
+    *(int *)client = test_connect_port(target.port);
+    return ROUSE_OK;
+}
+
+static int accept_though_it_is_not_watched(void *error)
+{
+    for (int style = 0; style < STYLES; style++) {
+        rouse_listener *listener = listen_here(); /* never watched yet */
+        rouse_stream *stream = NULL;
+        int client;
+        require_int(rouse_go(connect_soon, &client), ==, ROUSE_OK);
+        faults_syscall("epoll_ctl", 1, *(int *)error, 1);
+        require_int(accept_in(style, listener, &stream, NULL), ==, ROUSE_OK);
+        require_int(rouse_close(stream), ==, ROUSE_OK);
+        test_close(client);
+        require_int(rouse_listener_close(listener), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+TEST(a_listener_that_the_system_cannot_watch_for_a_moment_goes_on)
+{
+    static int errors[] = {ENOMEM, ENOSPC};
+    for (int i = 0; i < 2; i++)
+        for (int kind = 0; kind < FLAVOURS; kind++) {
+            rouse_options options = flavour(kind);
+            assert_int_equal(rouse_run(accept_though_it_is_not_watched, &errors[i], &options), ROUSE_OK);
+        }
+}
+
 static int close_soon(void *stream)
 {
     require_int(rouse_sleep(ROUSE_MS(5)), ==, ROUSE_OK);
