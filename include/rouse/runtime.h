@@ -72,7 +72,8 @@ typedef void rouse_report_function(void *context, const rouse_leftover *leftover
  * they stay open. Not from a task of the runtime: BUSY. Two threads at once: one gets BUSY. Once it has answered ROUSE_OK the
  * runtime is gone: no other thread may then be inside a call that was given it (rouse_spawn_on, rouse_block_on,
  * rouse_runtime_turn, rouse_runtime_stats ...), or begin one. What names a task may go on: rouse_join, rouse_abort,
- * rouse_detach, rouse_is_finished, wakers. */
+ * rouse_detach, rouse_is_finished, wakers. The default runtime is ended as by rouse_default_shutdown, and made anew when
+ * it is needed. */
 ROUSE_API int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_report_function *report,
                                      void *context);
 

@@ -69,7 +69,12 @@ rouse_runtime *rouse_runtime_default(void)
     return find_or_make(&runtime) == ROUSE_OK ? runtime : NULL;
 }
 
-int rouse_default_shutdown(int64_t timeout_ns)
+bool default_is(const rouse_runtime *runtime)
+{
+    return atomic_ptr_load(&the_default.runtime, RELAXED) == runtime; /* only compared */
+}
+
+int default_end(int64_t timeout_ns, rouse_report_function *report, void *context)
 {
     size_t nobody = 0;
     int status = ROUSE_OK;
@@ -88,11 +93,16 @@ int rouse_default_shutdown(int64_t timeout_ns)
         return ROUSE_BUSY;
     runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
     if (runtime)
-        status = rouse_runtime_shutdown(runtime, timeout_ns, NULL, NULL);
+        status = runtime_end(runtime, timeout_ns, report, context);
     if (status == ROUSE_OK)
         atomic_ptr_store(&the_default.runtime, NULL, RELEASE);
     atomic_size_sub(&the_default.borrows, ENDING, RELEASE);
     return status;
+}
+
+int rouse_default_shutdown(int64_t timeout_ns)
+{
+    return default_end(timeout_ns, NULL, NULL);
 }
 
 int default_borrow(void)

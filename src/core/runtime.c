@@ -264,14 +264,10 @@ static void destroy(struct rouse_runtime *runtime, struct reporting *to)
     demolish(runtime);
 }
 
-int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_report_function *report, void *context)
+int runtime_end(rouse_runtime *runtime, int64_t timeout_ns, rouse_report_function *report, void *context)
 {
     struct reporting to = {report, context};
     uint32_t idle = 0;
-    if (!runtime)
-        return ROUSE_INVALID;
-    if (runtime_is_forked(runtime))
-        return ROUSE_FORKED;
     if (os_current() && runtime_worker(runtime))
         return ROUSE_BUSY;
     if (!atomic_u32_cas(&runtime->ending, &idle, 1, ACQ_REL, RELAXED))
@@ -296,6 +292,16 @@ int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_rep
     }
     destroy(runtime, &to);
     return ROUSE_OK;
+}
+
+int rouse_runtime_shutdown(rouse_runtime *runtime, int64_t timeout_ns, rouse_report_function *report, void *context)
+{
+    if (!runtime)
+        return ROUSE_INVALID;
+    if (runtime_is_forked(runtime))
+        return ROUSE_FORKED;
+    return default_is(runtime) ? default_end(timeout_ns, report, context)
+                               : runtime_end(runtime, timeout_ns, report, context);
 }
 
 /* In a forked child: threads are gone, the kernel's sets are shared with the parent. Closing the descriptors does not touch

@@ -66,6 +66,10 @@ static inline bool runtime_is_forked(const struct rouse_runtime *runtime)
  * *runtime was before. Errors: SHUTTING_DOWN, FORKED, those of rouse_runtime_new. */
 int runtime_borrow(rouse_runtime **runtime);
 void runtime_return(const rouse_runtime *given);
+/* runtime.c: rouse_runtime_shutdown of any runtime; default.c: of the default one, which other threads may be borrowing. */
+int runtime_end(rouse_runtime *runtime, int64_t timeout_ns, rouse_report_function *report, void *context);
+int default_end(int64_t timeout_ns, rouse_report_function *report, void *context);
+bool default_is(const rouse_runtime *runtime);
 /* For a plain thread that is going to wait, somewhere inside, on the default runtime. */
 int default_borrow(void);
 void default_return(void);

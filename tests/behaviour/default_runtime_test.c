@@ -120,3 +120,13 @@ TEST(the_default_runtime_ends_with_the_process)
     assert_int_equal(test_in_child(leave_with_default, NULL, TEST_SOON), 0);
     assert_int_equal(test_in_child(leave_with_default, &descriptors_before, TEST_SOON), 0);
 }
+
+TEST(the_default_runtime_that_was_shut_down_by_its_pointer_is_made_anew)
+{
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(rouse_sleep(ROUSE_MS(1)), ROUSE_OK);
+        assert_int_equal(rouse_runtime_shutdown(rouse_runtime_default(), ROUSE_S(5), NULL, NULL), ROUSE_OK);
+    }
+    assert_int_equal(rouse_sleep(ROUSE_MS(1)), ROUSE_OK);
+    assert_int_equal(rouse_default_shutdown(ROUSE_S(5)), ROUSE_OK);
+}
