@@ -39,7 +39,11 @@ static void go_on(bool in_child)
     lock_release(&the_default.lock);
 }
 
-static const struct os_fork_hook fork_hook = {rest, go_on};
+OS_WHEN_LOADED static void watch_forks(void)
+{
+    static const struct os_fork_hook hook = {rest, go_on};
+    os_at_fork(FORK_DEFAULT, &hook);
+}
 
 /* Answers why it cannot be made. */
 static int find_or_make(rouse_runtime **found)
@@ -49,7 +53,6 @@ static int find_or_make(rouse_runtime **found)
     *found = runtime;
     if (runtime)
         return ROUSE_OK;
-    os_at_fork(FORK_DEFAULT, &fork_hook);
     lock_acquire(&the_default.lock);
     runtime = atomic_ptr_load(&the_default.runtime, RELAXED);
     if (!runtime && (status = rouse_runtime_new(&runtime, NULL)) == ROUSE_OK) {

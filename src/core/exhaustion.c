@@ -83,7 +83,11 @@ static void go_on(bool in_child)
     lock_release(&exhaustion.lock);
 }
 
-static const struct os_fork_hook fork_hook = {rest, go_on};
+OS_WHEN_LOADED static void watch_forks(void)
+{
+    static const struct os_fork_hook hook = {rest, go_on};
+    os_at_fork(FORK_EXHAUSTION, &hook);
+}
 
 void exhaustion_place_init(struct exhaustion_place *place)
 {
@@ -104,7 +108,6 @@ int exhaustion_wait(struct wait_node *node, const rouse_waker *waker, struct exh
     if (!kept.table)
         return ROUSE_LIMIT;
     *chosen = place;
-    os_at_fork(FORK_EXHAUSTION, &fork_hook);
     acquire();
     if (list_is_empty(&place->waiters))
         list_push_back(&exhaustion.places, &place->link);

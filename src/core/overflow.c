@@ -38,12 +38,15 @@ static void go_on(bool in_child)
     lock_release(&overflow.lock);
 }
 
-static const struct os_fork_hook fork_hook = {rest, go_on};
+OS_WHEN_LOADED static void watch_forks(void)
+{
+    static const struct os_fork_hook hook = {rest, go_on};
+    os_at_fork(FORK_OVERFLOW, &hook);
+}
 
 int overflow_report_enable(struct rouse_runtime *runtime)
 {
     int status = ROUSE_LIMIT;
-    os_at_fork(FORK_OVERFLOW, &fork_hook);
     lock_acquire(&overflow.lock);
     for (unsigned i = 0; i < RUNTIMES_MAX && status == ROUSE_LIMIT; i++) {
         if (atomic_ptr_load(&overflow.runtime[i], RELAXED))

@@ -119,11 +119,14 @@ static void go_on(bool in_child)
     lock_release(&registry.lock);
 }
 
-static const struct os_fork_hook fork_hook = {rest, go_on};
+OS_WHEN_LOADED static void watch_forks(void)
+{
+    static const struct os_fork_hook hook = {rest, go_on};
+    os_at_fork(FORK_REGISTRY, &hook);
+}
 
 struct slot *registry_take(void)
 {
-    os_at_fork(FORK_REGISTRY, &fork_hook);
     lock_acquire(&registry.lock);
     struct slot *slot = registry.free || grow() ? registry.free : NULL;
     if (slot) {

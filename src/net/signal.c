@@ -93,13 +93,16 @@ static void go_on(bool in_child)
     lock_release(&signals.lock);
 }
 
-static const struct os_fork_hook fork_hook = {rest, go_on};
+OS_WHEN_LOADED static void watch_forks(void)
+{
+    static const struct os_fork_hook hook = {rest, go_on};
+    os_at_fork(FORK_SIGNALS, &hook);
+}
 
 static int install(int wanted)
 {
     int status = ROUSE_OK, added = 0;
     rouse_stream *ended = NULL;
-    os_at_fork(FORK_SIGNALS, &fork_hook);
     lock_acquire(&signals.lock);
     if (!signals.installed)
         status = open_event();

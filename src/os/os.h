@@ -71,12 +71,14 @@ uint32_t os_forks(void);
 
 /* What is done around each fork for the sake of the child, where no thread goes on but the one that forked: `before` brings
  * something to rest, `after` lets it go on in both processes. Hooks of a lower order come first before the fork, and last
- * after it; each order has one. Static; to be given again before each use of what it protects, which costs a store. */
+ * after it; each order has one, which is static. To be given when the library is loaded: a fork in progress would not
+ * know it, and the first use may come then. */
 struct os_fork_hook {
     void (*before)(void);
     void (*after)(bool in_child);
 };
 #define OS_FORK_ORDERS 8u
+#define OS_WHEN_LOADED __attribute__((constructor))
 void os_at_fork(unsigned order, const struct os_fork_hook *hook);
 
 /* ---- descriptors ---- */
