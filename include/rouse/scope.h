@@ -31,7 +31,7 @@ ROUSE_API int rouse_scope_spawn_at(rouse_scope *scope, rouse_task *task, const r
 
 /* Cancels every child, and theirs. Their shields end at the latest after grace_ns. New children are refused. May be
  * called again: a shorter grace counts. Any fiber or thread, while the scope is open; it stays open until the call has
- * returned, even if all children end by it. INVALID if it is closed. */
+ * returned, even if all children end by it. INVALID if it is closed, FORKED in a child. */
 ROUSE_API int rouse_scope_cancel(rouse_scope *scope, int64_t grace_ns);
 
 /* Waits until every child has ended and answers the first negative value one of them returned, else ROUSE_OK. A child
