@@ -1,6 +1,6 @@
 /* The order in which the locks of the process are taken before a fork, so that the child finds none that is held by a thread
  * which it does not have, and nothing half changed. It is the order in which they are nested elsewhere: catching a signal
- * makes a stream, waiting for a free descriptor may make the default runtime. */
+ * makes a stream. */
 #ifndef ROUSE_CORE_FORK_ORDER_H
 #define ROUSE_CORE_FORK_ORDER_H
 
