@@ -121,7 +121,7 @@ typedef struct rouse_runtime_info {
     size_t size;       /* sizeof this struct; set by the caller */
     unsigned workers;  /* that run */
     unsigned reactors; /* that exist */
-    size_t tasks;      /* alive now */
+    size_t tasks;      /* alive now; one that was joined may be counted for a moment longer */
     uint64_t spawned;  /* since the start */
 } rouse_runtime_info;
 
