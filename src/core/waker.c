@@ -68,6 +68,9 @@ INLINE_ALWAYS void apply_in_gate(struct task_cell *cell, struct state_step (*tra
         apply(cell, transition);
         return;
     }
+    /* What has completed needs nothing, and who wakes it without end must not keep the gate from ever being empty. */
+    if (atomic_size_load(&cell->slot.word, ACQUIRE) & STATE_COMPLETE)
+        return;
     atomic_size_add(&slab->gate, 1, ACQ_REL);
     apply(cell, transition);
     atomic_size_sub(&slab->gate, 1, RELEASE);

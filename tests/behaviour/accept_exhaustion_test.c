@@ -522,7 +522,7 @@ TEST(a_plain_thread_that_finds_no_descriptors_for_the_default_runtime_learns_so)
     rouse_op op = {{0}};
     faults_syscall("epoll_create1", 1, EMFILE, FAULTS_ALWAYS);
     assert_int_equal(rouse_accept(listener, &stream, NULL), ROUSE_TOO_MANY_FILES);
-    assert_int_equal(rouse_sleep(ROUSE_MS(1)), ROUSE_TOO_MANY_FILES);
+    assert_int_equal(rouse_sleep(ROUSE_S(10)), ROUSE_TOO_MANY_FILES);
     assert_int_equal(rouse_spawn(NULL, &op_task, &op), ROUSE_TOO_MANY_FILES);
     int client = test_connect_port(target.port);
     faults_syscall("accept4", 1, EMFILE, FAULTS_ALWAYS);

@@ -625,6 +625,60 @@ TEST(a_runtime_may_end_while_threads_spawn_and_wake)
     }
 }
 
+/* ---- waking without end ---- */
+
+static struct {
+    rouse_waker waker; /* of the task, once `polled` was posted */
+    sem_t polled;
+    atomic_bool over;
+} woken;
+
+static int be_woken_till_cancelled(void *state, void *result, rouse_context *context)
+{
+    (void)state;
+    (void)result;
+    if (woken.waker.table == NULL) {
+        woken.waker = rouse_waker_clone(&context->waker);
+        test_post(&woken.polled);
+    }
+    return ROUSE_PENDING;
+}
+
+static void wake_till_told(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&woken.over)) {
+        rouse_waker_wake_by_ref(&woken.waker);
+    }
+}
+
+/* So many that at each moment one of them is inside a wake. */
+TEST(threads_that_wake_what_has_ended_do_not_keep_a_runtime_from_ending)
+{
+    enum { MOST = 32 };
+    static const rouse_task_type type = {.poll = be_woken_till_cancelled};
+    int count = test_is_slow() ? 4 : MOST;
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        rouse_runtime *runtime = test_runtime_new((enum test_executor)kind, 2);
+        test_thread threads[MOST];
+        assert_int_equal(sem_init(&woken.polled, 0, 0), 0);
+        atomic_store(&woken.over, false);
+        assert_int_equal(rouse_spawn_on(runtime, NULL, &type, NULL), ROUSE_OK);
+        rouse_runtime_turn(runtime, 0);
+        test_await(&woken.polled);
+        for (int i = 0; i < count; i++) {
+            test_thread_start(&threads[i], wake_till_told, NULL);
+        }
+        test_runtime_end(runtime);
+        atomic_store(&woken.over, true);
+        for (int i = 0; i < count; i++) {
+            test_thread_join(&threads[i], TEST_SOON);
+        }
+        rouse_waker_drop(&woken.waker);
+        sem_destroy(&woken.polled);
+    }
+}
+
 /* ---- nothing grows ---- */
 
 static int run_a_little(void *argument)

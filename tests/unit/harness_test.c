@@ -262,7 +262,7 @@ static void hang_without_memory(void)
 
 static void leave_first(void)
 {
-    void *first = malloc(30);
+    void *volatile first = malloc(30); /* or the compiler leaves it out */
     int status = keep_block();
     if (status == 0) {
         free(kept);
