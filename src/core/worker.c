@@ -120,10 +120,7 @@ static void take_inbox(struct worker *worker)
     queue_init(&received);
     inbox_take(&worker->inbox, &received);
     for (struct queue_link *link; (link = queue_pop(&received));)
-        worker_push(worker, task_of_link(link));
-    /* New fibers may still run anywhere; whoever is idle need not wait for what runs here first. */
-    if (ring_length(&worker->ring) > 1 || (ring_length(&worker->ring) == 1 && !queue_is_empty(&worker->own)))
-        notify_after_push(worker);
+        queue_push(&worker->own, link);
 }
 
 static struct task_cell *pop_own(struct worker *worker)

@@ -477,6 +477,7 @@ TEST(each_descriptor_that_is_freed_wakes_one_of_those_who_wait)
 /* The first gives up, the third finds that there is no connection any more, the second that its listener was closed. */
 TEST(a_descriptor_that_was_freed_for_one_who_does_not_take_it_is_handed_on)
 {
+    test_needs_all_memory("a connection that gets no memory is closed, and the test counts on each");
     rouse_runtime *runtime = single_runtime();
     struct hands hands;
     rouse_stream *streams[4], *early = NULL;
