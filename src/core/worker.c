@@ -238,6 +238,23 @@ static struct task_cell *maintain(struct worker *worker)
 
 /* ---- finding and polling ---- */
 
+/* The two queues take turns, in proportion to what waits in each, as if they were one: a fiber that is always ready, an
+ * accept loop under a flood, would else run once for each of the many fibers that it starts. */
+static struct task_cell *pop_in_turn(struct worker *worker)
+{
+    struct task_cell *cell = NULL;
+    if (!worker->steals)
+        return pop_own(worker);
+    if (worker->ring_turns > 0) {
+        worker->ring_turns--;
+        cell = pop_ring(worker);
+        return cell ? cell : pop_own(worker);
+    }
+    cell = pop_own(worker);
+    worker->ring_turns = 1 + ring_length(&worker->ring) / (uint32_t)(worker->own.count + 1);
+    return cell ? cell : pop_ring(worker);
+}
+
 static struct task_cell *find_local(struct worker *worker)
 {
     struct task_cell *cell = NULL;
@@ -248,14 +265,7 @@ static struct task_cell *find_local(struct worker *worker)
     if (cell)
         return cell;
     worker->slot_runs = 0;
-    /* The two queues take turns at being first. */
-    bool own_first = worker->until_maintenance & 1;
-    if (!own_first)
-        cell = pop_ring(worker);
-    if (!cell)
-        cell = pop_own(worker);
-    if (!cell && own_first)
-        cell = pop_ring(worker);
+    cell = pop_in_turn(worker);
     if (cell)
         return cell;
     take_inbox(worker);
