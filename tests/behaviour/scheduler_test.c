@@ -958,3 +958,53 @@ TEST_SERIAL(fibers_that_were_sent_to_a_hogged_worker_begin_on_others)
     assert_int_equal(rouse_run(start_newcomers, NULL, &options), ROUSE_OK);
     assert_true(atomic_load(&n.in_time));
 }
+
+/* ---- one who starts many ---- */
+
+enum { STARTING_ROUNDS = 20, STARTED_EACH = 50 };
+
+static struct {
+    atomic_bool hogging, over;
+    atomic_int begun;
+} m;
+
+static int hog_until_told(void *unused)
+{
+    int64_t end = test_now_ns() + ROUSE_S(8);
+    (void)unused;
+    atomic_store(&m.hogging, true);
+    while (!atomic_load(&m.over) && test_now_ns() < end) {}
+    return ROUSE_OK;
+}
+
+static int count_beginning(void *unused)
+{
+    (void)unused;
+    atomic_fetch_add(&m.begun, 1);
+    return ROUSE_OK;
+}
+
+/* Answers how many had begun when it had started the last. It is always ready, as an accept loop under a flood is. */
+static int start_many(void *unused)
+{
+    (void)unused;
+    require_int(rouse_go(hog_until_told, NULL), ==, ROUSE_OK);
+    while (!atomic_load(&m.hogging)) /* on the other worker, which takes nothing from this one then */
+        sched_yield();
+    for (int round = 0; round < STARTING_ROUNDS; round++) {
+        for (int i = 0; i < STARTED_EACH; i++)
+            require_int(rouse_go(count_beginning, NULL), ==, ROUSE_OK);
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    int begun = atomic_load(&m.begun);
+    atomic_store(&m.over, true);
+    return begun;
+}
+
+TEST_SERIAL(a_fiber_that_starts_many_lets_them_run_before_it_starts_more)
+{
+    rouse_options options = test_options(TEST_STEALING, 2);
+    int begun = rouse_run(start_many, NULL, &options);
+    assert_in_range(begun, STARTING_ROUNDS * STARTED_EACH / 3, STARTING_ROUNDS * STARTED_EACH);
+    assert_int_equal(atomic_load(&m.begun), STARTING_ROUNDS * STARTED_EACH);
+}
