@@ -416,7 +416,7 @@ static bool child_has_ended(void)
 {
     int status = 0;
     bool ended = waitpid(forked.child, &status, WNOHANG) == forked.child;
-    require(status == 0 || test_is_valgrind());
+    require(status == 0 || test_is_slow()); /* tools count as lost what the threads that are gone held */
     return ended;
 }
 
