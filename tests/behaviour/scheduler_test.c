@@ -954,6 +954,7 @@ static int start_newcomers(void *unused)
 /* It has few fibers because it does not get to run any: the spread of new ones would send it more. */
 TEST_SERIAL(fibers_that_were_sent_to_a_hogged_worker_begin_on_others)
 {
+    test_needs_all_memory("with a thread less than asked for there is no other worker to be hogged");
     rouse_options options = test_options(TEST_STEALING, 3);
     assert_int_equal(rouse_run(start_newcomers, NULL, &options), ROUSE_OK);
     assert_true(atomic_load(&n.in_time));
@@ -1003,6 +1004,7 @@ static int start_many(void *unused)
 
 TEST_SERIAL(a_fiber_that_starts_many_lets_them_run_before_it_starts_more)
 {
+    test_needs_all_memory("with a thread less than asked for there is no other worker to be hogged");
     rouse_options options = test_options(TEST_STEALING, 2);
     int begun = rouse_run(start_many, NULL, &options);
     assert_in_range(begun, STARTING_ROUNDS * STARTED_EACH / 3, STARTING_ROUNDS * STARTED_EACH);
