@@ -216,8 +216,8 @@ static void sleep_for(struct thread_waiter *waiter, uint32_t signals)
     uint32_t signal;
     while (((signal = atomic_u32_or(&waiter->signal, SIGNAL_SLEEPING, ACQ_REL)) & signals) == 0)
         os_wait_on((const uint32_t *)(const void *)&waiter->signal, signal | SIGNAL_SLEEPING, ROUSE_NEVER);
-    atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SLEEPING,
-                   RELAXED); /* nobody sleeps: a wake too many is harmless */
+    /* RELAXED: nobody sleeps, a wake too many is harmless. */
+    atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SLEEPING, RELAXED);
 }
 
 void thread_waiter_wait(struct thread_waiter *waiter, struct rouse_runtime *runtime)
