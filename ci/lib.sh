@@ -146,6 +146,16 @@ cells_begin() {
     fi
 }
 
+# failures LOG: the beginning and the end of what each failed test has printed, or else the end of the log.
+failures() {
+    awk '
+        function show(i) { for (i = 1; i <= last; i++) if (i <= 25 || i > last - 10) print line[i]; last = 0 }
+        /^ *[0-9]+\/[0-9]+ Test .*\*\*\*/ && !/\*\*\*(Skipped|Not Run)/ { show(); print; found = inside = 1; next }
+        /^ *(Start +[0-9]+:|[0-9]+\/[0-9]+ Test |[0-9]+% tests passed)/ { inside = 0 }
+        inside && NF { line[++last] = "    " $0 }
+        END { show(); exit !found }' "$1" || tail -n 15 "$1"
+}
+
 # cell NAME COMMAND...: a command without CTest's summary counts as one test.
 cell() {
     local name=$1 log started status counts passed failed skipped=0
@@ -165,6 +175,7 @@ cell() {
         passed=1
         [ "$status" -eq 0 ] || passed=0
     fi
+    [ "$status" -eq 0 ] || { printf '%s:\n' "$name" && failures "$log"; } >>"$ROUSE_CI_RESULTS.failures"
     rm -f "$log"
     [ "$status" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
     [ "$status" -eq 0 ] || cells_failed=1
@@ -176,11 +187,12 @@ cell() {
 cells_done() {
     if [ -n "$cells_own_results" ]; then
         printf '\n'
+        cat "$cells_own_results.failures" 2>/dev/null # once more, for those who read only the end
         awk -F '\t' '
             { printf "%-24s %-8s %5d s %6d passed %4d failed %4d skipped\n", $1, $2 ? "FAILED" : "ok", $3, $4, $5, $6
               seconds += $3; passed += $4; failed += $5 }
             END { printf "%d s in all\n%d passed, %d failed\n", seconds, passed, failed }' "$cells_own_results"
-        rm -f "$cells_own_results"
+        rm -f "$cells_own_results" "$cells_own_results.failures"
     fi
     exit "$cells_failed"
 }

@@ -176,6 +176,21 @@ static int count_accepted(rouse_stream **streams)
     return count;
 }
 
+/* Polls those who were woken and have nothing yet, once each. Answers how many. */
+static int poll_woken(struct hand *hands, rouse_stream **streams)
+{
+    int polled = 0;
+    for (int i = 0; i < ACCEPTORS; i++) {
+        if (streams[i] == NULL && hand_wakes(&hands[i]) != hands[i].seen) {
+            hands[i].seen = hand_wakes(&hands[i]);
+            polled++;
+            if (hand_poll(&hands[i]) != ROUSE_OK)
+                assert_null(streams[i]);
+        }
+    }
+    return polled;
+}
+
 /* gunicorn#792: one connection woke everybody who waited for one. */
 TEST(a_connection_wakes_one_of_those_who_wait)
 {
@@ -189,23 +204,16 @@ TEST(a_connection_wakes_one_of_those_who_wait)
         assert_int_equal(hand_poll(&hands[i]), ROUSE_PENDING);
     }
     for (int i = 0; i < ACCEPTORS; i++) {
-        int now = 0;
         clients[i] = test_connect_port(target.port);
-        eventually(count_woken(hands, streams) > 0, TEST_SOON);
-        /* Whoever has accepted hands on, because there might be another connection: that one looks, and waits again. */
-        for (int k = 0; k < ACCEPTORS; k++) {
-            if (streams[k] != NULL || hand_wakes(&hands[k]) == hands[k].seen)
-                continue;
-            hands[k].seen = hand_wakes(&hands[k]);
-            now++;
-            if (hand_poll(&hands[k]) != ROUSE_OK)
-                assert_null(streams[k]);
-        }
-        assert_true(now <= 2);
-        woken += now;
+        /* Whoever has accepted hands on, because there might be another connection: that one looks, and waits again. It
+         * may be polled only after the next connection has come, and find that one before the kernel has told of it. */
+        do {
+            eventually(count_woken(hands, streams) > 0, TEST_SOON);
+            woken += poll_woken(hands, streams);
+        } while (count_accepted(streams) <= i);
         assert_int_equal(count_accepted(streams), i + 1);
+        assert_true(woken <= 2 * (i + 1));
     }
-    assert_true(woken <= 2 * ACCEPTORS);
     for (int i = 0; i < ACCEPTORS; i++) {
         hand_fini(&hands[i]);
         assert_int_equal(rouse_close(streams[i]), ROUSE_OK);
