@@ -1,8 +1,9 @@
 # Turns test sources into executables and each of their TESTs into one CTest test.
 #
 # A source declares a test by a line that starts with TEST(name) or TEST_SERIAL(name); the executable run with that name
-# as its only argument runs this one test, and without one all of them, each in a child of its own. Declarations are found without preprocessing: one that this configuration
-# leaves out (#if) is not in the executable, and CTest reports it as skipped.
+# as its only argument runs this one test, and without one all of them, each in a child of its own. Declarations are
+# found without preprocessing: one that this configuration leaves out (#if) is not in the executable, and CTest reports
+# it as skipped.
 
 if(ROUSE_SANITIZER STREQUAL "thread")
     set(rouse_default_test_timeout 120)
@@ -12,7 +13,8 @@ endif()
 set(ROUSE_TEST_TIMEOUT ${rouse_default_test_timeout} CACHE STRING "Seconds one test may take")
 set(ROUSE_EACH_ALLOCATION_TIMEOUT 120 CACHE STRING "Seconds for all runs of one test with failing allocations")
 set(ROUSE_TEST_LAUNCHER "" CACHE STRING "A command, with its arguments as a list, that runs each test program")
-set(ROUSE_TEST_WHOLE "" CACHE STRING "Folders of tests whose programs are one CTest test each, for launchers that start slowly")
+set(ROUSE_TEST_WHOLE "" CACHE STRING
+    "Folders of tests whose programs are one CTest test each, for launchers that start slowly")
 
 set(rouse_test_environment
     "ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0:abort_on_error=0:exitcode=99"

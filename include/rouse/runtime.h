@@ -45,14 +45,15 @@ typedef struct rouse_options {
 /* Runs fn(argument) as a fiber inside a scope on a new runtime (NULL options: all processors, work stealing), waits for
  * it and everything it started, ends the runtime and answers what fn returned, or the first failure of its children if
  * that is 0, or why it could not start; UNBALANCED if it left a scope, shield or deadline open. The one-liner for main. Not
- * inside a task, fibers included: IN_POLL. Detached tasks, which nobody waits for, are cancelled at the end. If they have not ended a second
- * later, shields included, the runtime is left behind with them and its threads, and nobody is told; without threads of its
- * own it first has to get the calling thread back from them. Whoever must know calls rouse_runtime_new and
- * rouse_runtime_shutdown instead. */
+ * inside a task, fibers included: IN_POLL. Detached tasks, which nobody waits for, are cancelled at the end. If they have
+ * not ended a second later, shields included, the runtime is left behind with them and its threads, and nobody is told;
+ * without threads of its own it first has to get the calling thread back from them. Whoever must know calls
+ * rouse_runtime_new and rouse_runtime_shutdown instead. */
 ROUSE_API int rouse_run(rouse_fiber_function *fn, void *argument, const rouse_options *options);
 
-/* Makes a runtime. The pointer is one: unlike a stream it must not be used after the runtime was shut down. Errors: INVALID (unknown values, or size 0), NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. If the
- * system gives fewer threads than asked for but at least one, it runs with those. */
+/* Makes a runtime. The pointer is one: unlike a stream it must not be used after the runtime was shut down. If the system
+ * gives fewer threads than asked for but at least one, it runs with those. Errors: INVALID (unknown values, or size 0),
+ * NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. */
 ROUSE_API int rouse_runtime_new(rouse_runtime **runtime, const rouse_options *options);
 
 /* What was still there when a runtime ended. */
@@ -89,8 +90,8 @@ ROUSE_API rouse_runtime *rouse_runtime_default(void);
 ROUSE_API int rouse_default_shutdown(int64_t timeout_ns);
 
 /* After fork, in the child: gives up a runtime that belongs to the parent, without touching what the parent still uses.
- * In the child every other call on it answers FORKED (rouse_runtime_deadline: ROUSE_NEVER), and waking or aborting its tasks does nothing. Streams are the
- * child's too: it closes its copies, or waits for them with a runtime of its own. */
+ * In the child every other call on it answers FORKED (rouse_runtime_deadline: ROUSE_NEVER), and waking or aborting its
+ * tasks does nothing. Streams are the child's too: it closes its copies, or waits for them with a runtime of its own. */
 ROUSE_API void rouse_runtime_abandon(rouse_runtime *runtime);
 
 /* ---- driving a single-threaded runtime from another loop ---- */

@@ -57,8 +57,8 @@ unsigned long faults_alloc_hit(void);   /* how many of them were made to fail */
 /* Between faults_forbid_alloc(true) and (false) an allocation by this thread ends the process with its stack. */
 void faults_forbid_alloc(bool forbid);
 
-/* A second way to make allocations fail, of which those above know nothing: for failing.h, which has it around whole tests. In memory
- * that is shared with forked children, whose allocations count as well. NULL: none. */
+/* A second way to make allocations fail, of which those above know nothing: for failing.h, which has it around whole tests.
+ * In memory that is shared with forked children, whose allocations count as well. NULL: none. */
 #define FAULTS_PLACES 20000
 struct faults_sweep {
     unsigned long failing; /* the number of the allocation that fails; 0: none */
