@@ -23,7 +23,7 @@ enum { EXCUSED = 85, LEAKED = 86 };
 #define RUN_LIMIT_NS INT64_C(150000000000) /* the child's own limit is shorter; it also prints stacks */
 #define OUTPUT_BYTES 60000
 #define REPEATS      8                   /* statuses in one run that one missing allocation may be to blame for */
-#define TRIES        4                   /* how many allocations of a test fail, unless at full scale */
+#define TRIES        3                   /* how many allocations of a test fail, unless at full scale */
 #define TRIES_NS     INT64_C(3000000000) /* after that no further one */
 
 /* Shared with the children. */
