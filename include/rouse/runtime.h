@@ -15,8 +15,11 @@ enum rouse_executor {
 };
 
 enum rouse_scheduler {
-    ROUSE_SCHEDULER_WORK_STEALING = 0, /* tasks start where they are spawned; idle workers take from the others */
-    ROUSE_SCHEDULER_ROUND_ROBIN = 1    /* new tasks are dealt to the workers in turn; nobody takes from others */
+    /* Tasks start where they are spawned; idle workers take from the others, but for the task that a task has spawned or
+     * woken last. That one runs next, when its spawner waits or ends; from one that goes on computing it is taken after
+     * some milliseconds. */
+    ROUSE_SCHEDULER_WORK_STEALING = 0,
+    ROUSE_SCHEDULER_ROUND_ROBIN = 1 /* new tasks are dealt to the workers in turn; nobody takes from others */
 };
 
 /* Initialise with ROUSE_OPTIONS_INIT: zero is the default of every field but size. */

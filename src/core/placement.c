@@ -52,6 +52,16 @@ static struct worker *less_loaded(struct rouse_runtime *runtime, struct worker *
     return here > there + there / 4 + 1 ? other : worker;
 }
 
+/* By a task of this worker, or by its end: what it has spawned or woken is warm, and runs next. By the reactor: there may
+ * be many. */
+static void push_here(struct worker *worker, struct task_cell *cell)
+{
+    if (worker->dispatching)
+        worker_push(worker, cell);
+    else
+        worker_push_next(worker, cell);
+}
+
 void placement_spawned(struct rouse_runtime *runtime, struct worker *worker, struct task_cell *cell)
 {
     if (!worker) {
@@ -64,9 +74,7 @@ void placement_spawned(struct rouse_runtime *runtime, struct worker *worker, str
             worker_send(target, cell);
             return;
         }
-        worker_push(worker, cell);
-        if (worker->steals && !worker->dispatching)
-            worker_notify(runtime);
+        push_here(worker, cell);
     }
 }
 
@@ -84,12 +92,8 @@ void placement_submit(struct task_scheduler *scheduler, struct task_cell *cell)
             worker_send(home, cell);
     } else if (!worker) {
         submit_from_outside(runtime, cell, false);
-    } else if (worker->local.around) {
-        worker_push_woken(worker, cell); /* by a task: it is warm, and runs next */
     } else {
-        worker_push(worker, cell); /* by the reactor */
-        if (worker->steals && !worker->dispatching)
-            worker_notify(runtime);
+        push_here(worker, cell);
     }
 }
 

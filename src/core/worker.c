@@ -92,7 +92,7 @@ static void notify_after_push(struct worker *worker)
         worker_notify(worker->runtime);
 }
 
-void worker_push_woken(struct worker *worker, struct task_cell *cell)
+void worker_push_next(struct worker *worker, struct task_cell *cell)
 {
     if (!is_stealable(worker, cell)) {
         queue_push(&worker->own, &cell->slot.link);
@@ -133,18 +133,18 @@ static struct task_cell *pop_slot(struct worker *worker)
 {
     if (!worker->steals || !atomic_ptr_load(&worker->slot, RELAXED))
         return NULL;
-    if (worker->slot_runs >= SLOT_RUNS_MAX) {
+    bool others_wait = !ring_is_empty(&worker->ring) || !queue_is_empty(&worker->own);
+    if (worker->slot_runs >= SLOT_RUNS_MAX && others_wait) {
         struct task_cell *cell = atomic_ptr_exchange(&worker->slot, NULL, ACQ_REL);
         worker->slot_runs = 0;
         if (!cell)
             return NULL;
         worker_push(worker, cell);
-        if (ring_length(&worker->ring) > 1 || !queue_is_empty(&worker->own))
-            notify_after_push(worker); /* it is not the next that runs here */
+        notify_after_push(worker); /* it is not the next that runs here */
         return NULL;
     }
     worker->slot_runs++;
-    return atomic_ptr_exchange(&worker->slot, NULL, ACQ_REL); /* with worker_push_woken and the sentinel */
+    return atomic_ptr_exchange(&worker->slot, NULL, ACQ_REL); /* with worker_push_next and the sentinel */
 }
 
 static struct task_cell *pop_ring(struct worker *worker)

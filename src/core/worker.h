@@ -45,7 +45,7 @@ struct worker {
 
     /* ---- shared ---- */
     struct ring ring;      /* tasks that may be stolen */
-    atomic_ptr slot;       /* the last task woken by a task here; stolen only by the sentinel */
+    atomic_ptr slot;       /* the last task spawned or woken by a task here; stolen only by the sentinel */
     struct inbox inbox;    /* tasks for this worker from other threads */
     struct parker parker;  /* its sleep */
     atomic_u32 tick;       /* advances with each poll and each park: stands still while a task hogs the worker */
@@ -81,7 +81,7 @@ bool worker_has_work(struct worker *worker);
 void worker_push(struct worker *worker, struct task_cell *cell);
 
 /* Puts a task where the next one is taken from, and what was there behind the others. Its thread only. */
-void worker_push_woken(struct worker *worker, struct task_cell *cell);
+void worker_push_next(struct worker *worker, struct task_cell *cell);
 
 /* From any other thread. */
 void worker_send(struct worker *worker, struct task_cell *cell);

@@ -412,6 +412,105 @@ TEST(tasks_dealt_by_a_task_run_at_once)
     test_runtime_end(runtime);
 }
 
+/* ---- one after the other ---- */
+
+#define ONE_BY_ONE 2000
+
+static int do_nothing(void *state, void *result, rouse_context *context)
+{
+    (void)state;
+    (void)result;
+    (void)context;
+    return ROUSE_OK;
+}
+
+static const rouse_task_type nothing_type = {.name = "nothing", .poll = do_nothing};
+
+static void spawn_one(rouse_task *task)
+{
+    require_int(rouse_spawn(task, &nothing_type, NULL), ==, ROUSE_OK);
+}
+
+struct series {
+    int left;
+    rouse_task task;
+    rouse_op join;
+};
+
+static int spawn_and_join_in_task(void *state, void *result, rouse_context *context)
+{
+    struct series *series = *(struct series **)state;
+    ptrdiff_t answer;
+    (void)result;
+    for (;;) {
+        if (series->task.cell == NULL) {
+            if (series->left-- == 0) {
+                return ROUSE_OK;
+            }
+            spawn_one(&series->task);
+            rouse_join_init(&series->join, &series->task, NULL);
+        }
+        if ((answer = rouse_op_poll(&series->join, context)) == ROUSE_PENDING) {
+            return ROUSE_PENDING;
+        }
+        require_int(answer, ==, ROUSE_OK);
+        series->task.cell = NULL;
+    }
+}
+
+static const rouse_task_type series_type = {
+    .name = "series", .poll = spawn_and_join_in_task, .state_size = sizeof(struct series *)};
+
+static int spawn_and_join_in_fiber(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < ONE_BY_ONE; i++) {
+        rouse_task task;
+        spawn_one(&task);
+        require_int(rouse_join(&task, NULL), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+static int spawn_next(void *state, void *result, rouse_context *context);
+
+static const rouse_task_type link_type = {.name = "link", .poll = spawn_next, .state_size = sizeof(struct meeting *)};
+
+static int spawn_next(void *state, void *result, rouse_context *context)
+{
+    struct meeting *chain = *(struct meeting **)state;
+    (void)result;
+    (void)context;
+    if (--chain->expected == 0) {
+        test_post(&chain->done);
+    } else {
+        require_int(rouse_spawn(NULL, &link_type, state), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+/* Whoever spawns one task and then waits, or ends, has no need of a second worker: to wake one for each costs more than
+ * the task, and the task is moved for nothing. The sentinel may take some over, when this worker is not let run. */
+TEST(tasks_that_are_spawned_one_after_the_other_stay_on_their_worker)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    rouse_runtime_info info = {.size = sizeof info};
+    rouse_worker_stats stats[2];
+    struct series series = {.left = ONE_BY_ONE}, *state = &series;
+    rouse_task task;
+    assert_int_equal(rouse_spawn_on(runtime, &task, &series_type, &state), ROUSE_OK);
+    assert_int_equal(rouse_join(&task, NULL), ROUSE_OK);
+    assert_int_equal(test_fiber(runtime, spawn_and_join_in_fiber, NULL), ROUSE_OK);
+    struct meeting chain = {.expected = ONE_BY_ONE}, *first = &chain;
+    assert_int_equal(sem_init(&chain.done, 0, 0), 0);
+    assert_int_equal(rouse_spawn_on(runtime, NULL, &link_type, &first), ROUSE_OK);
+    test_await(&chain.done);
+    assert_int_equal(rouse_runtime_stats(runtime, &info, stats, 2), ROUSE_OK);
+    require_int(stats[0].steals + stats[1].steals, <, ONE_BY_ONE / 40);
+    test_runtime_end(runtime);
+    sem_destroy(&chain.done);
+}
+
 /* A task that is woken by another one is kept close to it; not so close that it waits for it. */
 struct guest {
     struct test_bell bell;
