@@ -119,6 +119,7 @@ typedef struct rouse_worker_stats {
     uint64_t turns;       /* times it looked at a reactor */
     uint64_t sweeps;      /* times it looked at the reactor of a worker that was stuck */
     uint64_t budget_ends; /* polls that were made to yield because their budget was spent */
+    uint64_t reserved[2]; /* zero; for counters to come */
 } rouse_worker_stats;
 
 typedef struct rouse_runtime_info {
@@ -130,7 +131,7 @@ typedef struct rouse_runtime_info {
 } rouse_runtime_info;
 
 /* Counters as of about now. `workers` may be NULL; else it gets min(count, workers) entries. Any thread.
- * Errors: INVALID. */
+ * Errors: INVALID, FORKED. */
 ROUSE_API int rouse_runtime_stats(rouse_runtime *runtime, rouse_runtime_info *info, rouse_worker_stats *workers,
                                   size_t count);
 

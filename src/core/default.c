@@ -45,10 +45,14 @@ OS_WHEN_LOADED static void watch_forks(void)
     os_at_fork(FORK_DEFAULT, &hook);
 }
 
-/* Answers why it cannot be made. */
+/* Answers why there is none. For a borrower, who keeps it from ending; or for one who is to keep the program from ending it,
+ * and who gets none that ends already. */
 static int find_or_make(rouse_runtime **found)
 {
     int status = ROUSE_OK;
+    *found = NULL;
+    if (atomic_size_load(&the_default.borrows, ACQUIRE) & ENDING) /* set before the runtime is freed, in default_end */
+        return ROUSE_SHUTTING_DOWN;
     rouse_runtime *runtime = atomic_ptr_load(&the_default.runtime, ACQUIRE);
     *found = runtime;
     if (runtime)

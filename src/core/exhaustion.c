@@ -156,3 +156,9 @@ void exhaustion_relieve(void)
     lock_release(&exhaustion.lock);
     wait_batch_wake(&batch);
 }
+
+void exhaustion_close(os_handle handle)
+{
+    (void)os_close(handle);
+    exhaustion_relieve();
+}

@@ -9,6 +9,7 @@
 
 #include "core/timer.h"
 #include "core/wait.h"
+#include "os/os.h"
 
 /* A part of each reactor; all but the timer under the lock in exhaustion.c. */
 struct exhaustion_place {
@@ -22,7 +23,7 @@ struct exhaustion_place {
 void exhaustion_place_init(struct exhaustion_place *place);
 
 /* Puts the node on the list of the current thread's reactor, and answers which; it is fired when the library closes a
- * descriptor, or after 100 ms, because others close some too. LIMIT, FORKED, or why there is no reactor: nothing was put. */
+ * stream, or gives up a new one, or after 100 ms, because others close some too. LIMIT, FORKED, or why there is no reactor: nothing was put. */
 int exhaustion_wait(struct wait_node *node, const rouse_waker *waker, struct exhaustion_place **place);
 
 /* Takes the node back. True if it had been fired: whoever then neither takes a descriptor nor finds that there is none
@@ -31,5 +32,8 @@ bool exhaustion_cancel(struct wait_node *node, struct exhaustion_place *place);
 
 /* A descriptor was closed. Costs one load when nobody waits. */
 void exhaustion_relieve(void);
+
+/* Closes a descriptor, and lets one of those who wait for that know. */
+void exhaustion_close(os_handle handle);
 
 #endif

@@ -8,6 +8,7 @@ void idle_init(struct idle *idle, unsigned workers, uint16_t *sleepers, bool *li
     *idle = (struct idle){.workers = workers, .sleepers = sleepers, .listed = listed};
     atomic_u32_init(&idle->state, workers * ONE_AWAKE);
     atomic_u32_init(&idle->sentinel, IDLE_NOBODY);
+    atomic_i64_init(&idle->sweep_ns, 0);
 }
 
 /* Is there somebody to wake, and need? */

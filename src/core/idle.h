@@ -24,6 +24,7 @@ struct idle {
     uint32_t count;      /* of them */
     bool *listed;        /* by index: is on the list */
     atomic_u32 sentinel; /* index of the sentinel, or IDLE_NOBODY */
+    atomic_i64 sweep_ns; /* when the next sweep is due, whoever is the sentinel then */
 };
 
 static inline uint32_t idle_searching(uint32_t state)

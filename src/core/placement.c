@@ -103,8 +103,8 @@ void placement_resubmit(struct local *local, struct task_cell *cell)
     if (runtime_is_forked(worker->runtime))
         return;
     worker_push(worker, cell);
-    /* A lone task that yields runs again here; with others behind it a peer may help. */
-    if (worker->steals && ring_length(&worker->ring) > 1)
+    /* A lone task that yields runs again here; with others beside it a peer may help. */
+    if (worker->steals && (ring_length(&worker->ring) > 1 || atomic_ptr_load(&worker->slot, RELAXED)))
         worker_notify(worker->runtime);
 }
 

@@ -9,6 +9,8 @@
 /* More events for dead tokens than STALE_LIMIT in STALE_TURNS turns that found any make the kernel's set suspicious. */
 #define STALE_LIMIT 64
 #define STALE_TURNS 256
+/* Waits that fail in a row, before the next ones are kept from spinning. */
+#define FAILURES_IN_A_ROW 8
 
 int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocator *allocator)
 {
@@ -100,6 +102,17 @@ static void notice_stale(struct reactor *reactor, uint32_t stale)
         registry_walk(attach_again, reactor);
 }
 
+/* The kernel has refused to wait. If it goes on doing so, because the program has closed the set's descriptor for example,
+ * nothing here can mend that: timers and wakes go on, up to 10 ms late, and the processor is left to others. */
+static void endure_failure(struct reactor *reactor, int64_t deadline_ns)
+{
+    if (++reactor->failures < FAILURES_IN_A_ROW)
+        return;
+    reactor->failures--;
+    int64_t pause_ns = rouse_after(ROUSE_MS(10));
+    os_wait_on((const uint32_t *)(const void *)&reactor->woken, 0, pause_ns < deadline_ns ? pause_ns : deadline_ns);
+}
+
 size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
 {
     if (reactor_is_forked(reactor))
@@ -111,6 +124,10 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
     reactor->waiting_until_ns = deadline_ns;
     lock_release(&reactor->timer_lock);
     int count = backend_wait(reactor->backend, reactor->events, REACTOR_EVENTS, deadline_ns);
+    if (count < 0)
+        endure_failure(reactor, deadline_ns);
+    else
+        reactor->failures = 0;
     /* ACQ_REL with the exchange in reactor_wake: what the waker did before is seen by whoever looks after this turn. */
     atomic_u32_exchange(&reactor->woken, 0, ACQ_REL);
     size_t done = expire(reactor);

@@ -1,8 +1,8 @@
 /* The reactor: waits for the kernel and for timers, and wakes the tasks concerned. It knows wakers, never executors.
  *
- * It has no thread. Whoever holds `turn` may wait in it or sweep it; the lock is only ever tried. The wheel has a lock of its
- * own, so that any thread arms and stops timers meanwhile; arming one that is earlier than the wait in progress wakes
- * it. */
+ * It has no thread. Whoever holds `turn` may wait in it or sweep it; the lock is only ever tried, but for a dedicated poller,
+ * who keeps it. The wheel has a lock of its own, so that any thread arms and stops timers meanwhile; arming one that is
+ * earlier than the wait in progress wakes it. */
 #ifndef ROUSE_CORE_REACTOR_H
 #define ROUSE_CORE_REACTOR_H
 
@@ -27,6 +27,7 @@ struct reactor {
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
     atomic_u32 woken;         /* 1: backend_wake was called and no turn has ended since; suppresses duplicates */
     struct exhaustion_place exhausted;           /* who waits here for a descriptor to become free */
+    uint32_t failures;                           /* holder of `turn`: waits that the kernel has refused, in a row */
     uint32_t turns;                              /* holder of `turn`: how many found events */
     uint32_t stale_events;                       /* holder of `turn`: recent events for dead tokens */
     struct backend_event events[REACTOR_EVENTS]; /* holder of `turn` */

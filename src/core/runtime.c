@@ -346,8 +346,10 @@ int rouse_runtime_descriptor(rouse_runtime *runtime, intptr_t *descriptor)
         return ROUSE_INVALID;
     if (runtime_is_forked(runtime))
         return ROUSE_FORKED;
-    executor_single_watch(runtime);
-    return backend_handle(runtime->reactor[0].backend, descriptor);
+    int status = backend_handle(runtime->reactor[0].backend, descriptor);
+    if (status == ROUSE_OK)
+        executor_single_watch(runtime); /* only then does somebody wait for it, and is woken by it */
+    return status;
 }
 
 int64_t rouse_runtime_deadline(rouse_runtime *runtime)
@@ -368,20 +370,29 @@ int64_t rouse_runtime_deadline(rouse_runtime *runtime)
 
 int rouse_runtime_stats(rouse_runtime *runtime, rouse_runtime_info *info, rouse_worker_stats *workers, size_t count)
 {
-    if (!runtime || !info || info->size < sizeof *info)
+    const size_t least = offsetof(rouse_runtime_info, spawned) + sizeof info->spawned; /* its first version */
+    if (!runtime || !info || info->size < least)
         return ROUSE_INVALID;
     if (runtime_is_forked(runtime))
         return ROUSE_FORKED;
-    info->workers = runtime->workers;
-    info->reactors = runtime->reactors;
-    info->tasks = (size_t)count_alive(runtime);
-    info->spawned = sum(runtime, offsetof(struct spawn_counts, spawned));
+    rouse_runtime_info full = {
+        .size = info->size,
+        .workers = runtime->workers,
+        .reactors = runtime->reactors,
+        .tasks = (size_t)count_alive(runtime),
+        .spawned = sum(runtime, offsetof(struct spawn_counts, spawned)),
+    };
+    memcpy(info, &full, full.size < sizeof full ? full.size : sizeof full);
     for (size_t i = 0; workers && i < count && i < runtime->workers; i++) {
         const struct worker_counters *from = &runtime->worker[i].counters;
         workers[i] = (rouse_worker_stats){
-            atomic_u64_load(&from->polls, RELAXED),  atomic_u64_load(&from->steals, RELAXED),
-            atomic_u64_load(&from->parks, RELAXED),  atomic_u64_load(&from->turns, RELAXED),
-            atomic_u64_load(&from->sweeps, RELAXED), atomic_u64_load(&from->budget_ends, RELAXED),
+            atomic_u64_load(&from->polls, RELAXED),
+            atomic_u64_load(&from->steals, RELAXED),
+            atomic_u64_load(&from->parks, RELAXED),
+            atomic_u64_load(&from->turns, RELAXED),
+            atomic_u64_load(&from->sweeps, RELAXED),
+            atomic_u64_load(&from->budget_ends, RELAXED),
+            {0, 0},
         };
     }
     return ROUSE_OK;

@@ -35,7 +35,7 @@ static void move_to(struct slot *slot, struct reactor *reactor)
     } else if (!slot->reactor->attended &&
                backend_attach(reactor->backend, &moved, registry_handle(slot)) == ROUSE_OK) {
         waker_map_detach(slot, false);
-        slot->source = moved;
+        slot->source.record = moved.record; /* calls read the handle without the lock */
         slot->reactor = reactor;
     }
 }
@@ -60,7 +60,7 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
     unsigned direction = channel == &slot->read ? BACKEND_READ : BACKEND_WRITE;
     int status = backend_arm(slot->reactor->backend, &slot->source, wanted(slot) | direction);
     if (status != ROUSE_OK)
-        return ROUSE_IO_ERROR;
+        return status;
     rouse_waker old = {NULL, NULL};
     if (wait_is_waiting(node))
         old = wait_remove(node);
@@ -187,8 +187,7 @@ static void finish_close(struct slot *slot)
         if (user->close)
             user->close(object);
     } else if (!keep) {
-        os_close(handle);
-        exhaustion_relieve();
+        exhaustion_close(handle);
     }
 }
 
@@ -318,8 +317,9 @@ bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channe
                 slot->flags |= SLOT_URGENT;
             found = true;
             waker_map_fire(slot, channels, &batch);
-            if (wanted(slot))
-                backend_arm(reactor->backend, &slot->source, wanted(slot));
+            /* Those who go on waiting try again if that fails, and learn why when they come to wait. */
+            if (wanted(slot) && backend_arm(reactor->backend, &slot->source, wanted(slot)) != ROUSE_OK)
+                waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
             more = wait_batch_is_full(&batch);
         }
         lock_release(&slot->lock);

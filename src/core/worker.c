@@ -2,9 +2,8 @@
 
 #define MAINTENANCE_POLLS 61 /* as in other schedulers: rare enough to be free, no divisor of round numbers */
 #define MAINTENANCE_NS    ROUSE_US(500) /* and at least about this often */
-#define SLOT_RUNS_MAX     3 /* tasks that wake each other through the slot must not keep the others waiting */
-#define SWEEP_MIN_NS      ROUSE_MS(1)
-#define SWEEP_MAX_NS      ROUSE_MS(4) /* a stuck worker is noticed at the second look: within twice this */
+#define SLOT_RUNS_MAX     3           /* tasks that wake each other through the slot must not keep the others waiting */
+#define SWEEP_NS          ROUSE_MS(2) /* a stuck worker is noticed at the second look: within twice this */
 #define SWEEP_QUIET       3           /* alarms with everybody asleep before the sentinel sleeps for good */
 #define INJECT_SHARE      32          /* tasks taken from the shared queue at once, at most */
 
@@ -26,7 +25,6 @@ void worker_init(struct worker *worker, struct rouse_runtime *runtime, unsigned 
     worker->until_maintenance = MAINTENANCE_POLLS;
     worker->maintained_ns = worker->local.now_ns;
     worker->random = os_random() | 1;
-    worker->sweep_interval_ns = SWEEP_MIN_NS;
     queue_init(&worker->own);
     ring_init(&worker->ring);
     inbox_init(&worker->inbox);
@@ -123,9 +121,12 @@ static void take_inbox(struct worker *worker)
         queue_push(&worker->own, link);
 }
 
+/* The task may keep this worker, and what waits in the ring was announced to nobody if it was to run next. */
 static struct task_cell *pop_own(struct worker *worker)
 {
     struct queue_link *link = queue_pop(&worker->own);
+    if (link && worker->steals && !ring_is_empty(&worker->ring))
+        worker_notify(worker->runtime);
     return link ? task_of_link(link) : NULL;
 }
 
@@ -220,6 +221,67 @@ void worker_poll_kernel(struct worker *worker)
     lock_release(&reactor->turn);
 }
 
+/* ---- sweeping ---- */
+
+/* The owner has not finished a poll, nor begun or ended a sleep, since the last look. (One that sleeps has nothing lying
+ * about, and keeps its reactor's lock.) */
+static bool is_stuck(struct worker *owner)
+{
+    uint32_t tick = atomic_u32_load(&owner->tick, RELAXED);
+    bool stuck = atomic_u32_load(&owner->swept_tick, RELAXED) == tick;
+    atomic_u32_store(&owner->swept_tick, tick, RELAXED);
+    return stuck;
+}
+
+/* What was sent to a stuck worker and may run anywhere, fibers before their first run, is taken over; the rest goes back. */
+static void take_over_inbox(struct worker *worker, struct worker *owner)
+{
+    struct queue sent;
+    queue_init(&sent);
+    inbox_take(&owner->inbox, &sent);
+    for (struct queue_link *link; (link = queue_pop(&sent));) {
+        struct task_cell *cell = task_of_link(link);
+        if (is_stealable(worker, cell))
+            worker_push(worker, cell);
+        else
+            worker_send(owner, cell);
+    }
+}
+
+/* One round: what stuck workers leave lying is taken over. Several of those tasks must not wait for each other. */
+static void sweep(struct worker *worker, bool is_idle)
+{
+    struct rouse_runtime *runtime = worker->runtime;
+    for (unsigned i = 0; i < runtime->workers; i++) {
+        struct worker *owner = &runtime->worker[i];
+        struct reactor *reactor = owner->local.reactor;
+        if (owner == worker || !is_stuck(owner))
+            continue;
+        if (worker->steals) {
+            struct task_cell *cell = atomic_ptr_exchange(&owner->slot, NULL, ACQ_REL);
+            if (cell)
+                worker_push(worker, cell);
+            take_over_inbox(worker, owner);
+        }
+        if (!polls_itself(worker) || reactor == worker->local.reactor || !lock_try(&reactor->turn))
+            continue;
+        bump(&worker->counters.sweeps, 1);
+        turn(worker, reactor, 0, is_idle);
+        leave_reactor(runtime, reactor, worker);
+    }
+    if (worker->steals && ring_length(&worker->ring) > (is_idle ? 1u : 0u))
+        worker_notify(runtime);
+}
+
+/* One sweep in each interval, whoever makes it: the sentinel, or busy workers if nobody sleeps. A sentinel that is woken more
+ * often than that would else begin anew to wait for its alarm each time. RELAXED: the clock, not the order, matters. */
+static bool claim_sweep(struct worker *worker, int64_t now_ns)
+{
+    atomic_i64 *due = &worker->runtime->idle.sweep_ns;
+    int64_t due_ns = atomic_i64_load(due, RELAXED);
+    return now_ns >= due_ns && atomic_i64_cas(due, &due_ns, now_ns + SWEEP_NS, RELAXED, RELAXED);
+}
+
 /* Looks at what only the idle would see otherwise. The interval is fitted to the length of polls, so that the clock need
  * not be read at each. */
 static struct task_cell *maintain(struct worker *worker)
@@ -232,6 +294,9 @@ static struct task_cell *maintain(struct worker *worker)
     uint64_t fitting = (uint64_t)(worker->interval * MAINTENANCE_NS / passed_ns);
     worker->interval = fitting < 2 ? 2 : fitting > MAINTENANCE_POLLS ? MAINTENANCE_POLLS : (uint32_t)fitting;
     worker->until_maintenance = worker->interval;
+    bool no_sentinel = atomic_u32_load(&worker->runtime->idle.sentinel, RELAXED) == IDLE_NOBODY; /* nobody sleeps */
+    if (worker->runtime->workers > 1 && no_sentinel && claim_sweep(worker, now_ns))
+        sweep(worker, false);
     take_inbox(worker);
     return pop_inject(worker);
 }
@@ -371,53 +436,6 @@ static bool sees_work(struct worker *worker, bool nobody_searches)
     return false;
 }
 
-/* The owner has not finished a poll, nor slept, since the sentinel's last look. */
-static bool is_stuck(struct worker *owner)
-{
-    uint32_t tick = atomic_u32_load(&owner->tick, RELAXED);
-    bool stuck = atomic_u32_load(&owner->swept_tick, RELAXED) == tick;
-    atomic_u32_store(&owner->swept_tick, tick, RELAXED);
-    return stuck;
-}
-
-/* What was sent to a stuck worker and may run anywhere, fibers before their first run, is taken over; the rest goes back. */
-static void take_over_inbox(struct worker *worker, struct worker *owner)
-{
-    struct queue sent;
-    queue_init(&sent);
-    inbox_take(&owner->inbox, &sent);
-    for (struct queue_link *link; (link = queue_pop(&sent));) {
-        struct task_cell *cell = task_of_link(link);
-        if (is_stealable(worker, cell))
-            worker_push(worker, cell);
-        else
-            worker_send(owner, cell);
-    }
-}
-
-/* The sentinel's round: what stuck workers leave lying is taken over. */
-static void sweep(struct worker *worker)
-{
-    struct rouse_runtime *runtime = worker->runtime;
-    for (unsigned i = 0; i < runtime->workers; i++) {
-        struct worker *owner = &runtime->worker[i];
-        struct reactor *reactor = owner->local.reactor;
-        if (owner == worker || !is_stuck(owner))
-            continue;
-        if (worker->steals) {
-            struct task_cell *cell = atomic_ptr_exchange(&owner->slot, NULL, ACQ_REL);
-            if (cell)
-                worker_push(worker, cell);
-            take_over_inbox(worker, owner);
-        }
-        if (!polls_itself(worker) || reactor == worker->local.reactor || !lock_try(&reactor->turn))
-            continue;
-        bump(&worker->counters.sweeps, 1);
-        turn(worker, reactor, 0, true);
-        leave_reactor(runtime, reactor, worker);
-    }
-}
-
 static bool is_sentinel(struct worker *worker)
 {
     return atomic_u32_load(&worker->runtime->idle.sentinel, RELAXED) == worker->index;
@@ -435,7 +453,6 @@ static bool become_sentinel(struct worker *worker)
     if (!atomic_u32_cas(&idle->sentinel, &nobody, worker->index, RELAXED, RELAXED))
         return false;
     worker->sweep_quiet = 0;
-    worker->sweep_interval_ns = SWEEP_MIN_NS;
     return true;
 }
 
@@ -445,8 +462,8 @@ static void resign_as_sentinel(struct worker *worker)
         atomic_u32_store(&worker->runtime->idle.sentinel, IDLE_NOBODY, RELAXED);
 }
 
-/* The alarm: look round, and decide when to look again. */
-static void ring_alarm(struct worker *worker)
+/* The alarm: look round, or be sentinel no longer. */
+static void ring_alarm(struct worker *worker, int64_t now_ns)
 {
     struct idle *idle = &worker->runtime->idle;
     bool all_asleep = idle_awake(atomic_u32_load(&idle->state, RELAXED)) == 0;
@@ -455,10 +472,8 @@ static void ring_alarm(struct worker *worker)
         resign_as_sentinel(worker);
         return;
     }
-    sweep(worker);
-    worker->sweep_interval_ns *= 2;
-    if (worker->sweep_interval_ns > SWEEP_MAX_NS)
-        worker->sweep_interval_ns = SWEEP_MAX_NS;
+    if (claim_sweep(worker, now_ns))
+        sweep(worker, true);
 }
 
 /* One sleep, in the reactor if it is free, else on the parker's word. */
@@ -504,12 +519,12 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
     ended = sees_work(worker, nobody_searches) || is_stopping(worker);
     while (!ended) {
         bool sentinel = runtime->workers > 1 && become_sentinel(worker);
-        int64_t alarm_ns = sentinel ? rouse_after(worker->sweep_interval_ns) : ROUSE_NEVER;
+        int64_t alarm_ns = sentinel ? atomic_i64_load(&idle->sweep_ns, RELAXED) : ROUSE_NEVER;
         sleep_once(worker, alarm_ns < deadline_ns ? alarm_ns : deadline_ns);
         int64_t now_ns = os_now();
         worker->local.now_ns = now_ns;
         if (sentinel && now_ns >= alarm_ns)
-            ring_alarm(worker);
+            ring_alarm(worker, now_ns);
         /* Without peers every wake-up is meant for this worker, or for the thread that drives it. */
         ended = runtime->workers == 1 || worker_has_work(worker) || is_stopping(worker) || now_ns >= deadline_ns ||
                 idle_was_notified(idle, worker->index);

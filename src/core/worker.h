@@ -41,7 +41,6 @@ struct worker {
     bool searching;             /* counted as searching */
     bool dispatching;           /* inside a reactor turn: peers are notified once, after it */
     uint32_t sweep_quiet;       /* as sentinel: alarms in a row with everybody asleep */
-    int64_t sweep_interval_ns;  /* as sentinel: until the next alarm */
 
     /* ---- shared ---- */
     struct ring ring;      /* tasks that may be stolen */

@@ -1,4 +1,5 @@
 /* Connecting, addresses of connections, and socket options. */
+#include "core/exhaustion.h"
 #include "core/op.h"
 #include "core/waker_map.h"
 #include "net/stream.h"
@@ -25,7 +26,7 @@ static int begin(struct connect_op *connect)
     os_option_set(handle, ROUSE_OPTION_NO_DELAY, 1); /* a wish: failing is no error */
     status = os_tcp_connect(handle, connect->address);
     if (status != ROUSE_OK && status != ROUSE_PENDING) {
-        os_close(handle);
+        exhaustion_close(handle);
         return status;
     }
     /* What is decided already when the stream is attached is an event, too: no look at it is needed before. */
@@ -33,7 +34,7 @@ static int begin(struct connect_op *connect)
     int made = stream_make(&connect->connecting, handle, OS_KIND_STREAM_SOCKET, 0, flags, connect->site);
     if (made == ROUSE_OK)
         return status;
-    os_close(handle);
+    exhaustion_close(handle);
     return made;
 }
 

@@ -41,7 +41,7 @@ int rouse_listen_at(rouse_listener **listener, const char *text, const rouse_lis
     if (status == ROUSE_OK)
         *listener = (rouse_listener *)stream;
     else
-        os_close(handle);
+        exhaustion_close(handle);
     return status;
 }
 
@@ -71,25 +71,30 @@ _Static_assert(sizeof(struct accept_op) <= sizeof(rouse_op), "fits an operation"
 /* What one attempt came to, besides the statuses. */
 enum { ACCEPT_AGAIN = 1 };
 
-static ptrdiff_t adopt_connection(struct accept_op *accept, const struct slot *listener, os_handle handle)
+static rouse_stream *open_connection(struct accept_op *accept, const struct slot *listener, struct slot *slot,
+                                     os_handle handle)
 {
     const char *site = accept->site ? accept->site : listener->site;
     if (listener->traits & SLOT_NO_DELAY)
         os_option_set(handle, ROUSE_OPTION_NO_DELAY, 1); /* a wish: failing is no error */
-    int status = stream_make(accept->stream, handle, OS_KIND_STREAM_SOCKET, 0, 0, site);
-    if (status != ROUSE_OK)
-        os_close(handle);
-    return status;
+    return stream_open(slot, handle, OS_KIND_STREAM_SOCKET, 0, 0, site);
 }
 
+/* Whatever a stream needs is there before the system is asked: a connection that was accepted cannot be put back. */
 static ptrdiff_t attempt(struct accept_op *accept, const struct slot *listener)
 {
     os_handle handle;
     if (!(listener->traits & SLOT_LISTENER))
         return ROUSE_INVALID;
+    struct slot *slot = registry_take();
+    if (!slot)
+        return ROUSE_NO_MEMORY;
     int status = os_tcp_accept(listener->source.handle, &handle, accept->peer);
-    if (status == ROUSE_OK)
-        return adopt_connection(accept, listener, handle);
+    if (status == ROUSE_OK) {
+        *accept->stream = open_connection(accept, listener, slot, handle);
+        return ROUSE_OK;
+    }
+    registry_give(slot);
     return status != ROUSE_PENDING && os_accept_error_passes(status) ? ACCEPT_AGAIN : status;
 }
 

@@ -67,7 +67,7 @@ static rouse_stream *close_event(void)
     while (signals.process == os_process() && atomic_u32_load(&signals.inside, SEQ_CST) != 0)
         os_thread_yield();
     if (signals.event.notify != signals.event.readable)
-        (void)os_close(signals.event.notify);
+        exhaustion_close(signals.event.notify);
     rouse_stream *stream = signals.stream;
     signals.stream = NULL;
     return stream;

@@ -425,12 +425,9 @@ int rouse_descriptor(rouse_stream *stream, intptr_t *descriptor)
     return status;
 }
 
-int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned traits, unsigned flags,
-                const char *site)
+rouse_stream *stream_open(struct slot *slot, os_handle handle, enum os_kind kind, unsigned traits, unsigned flags,
+                          const char *site)
 {
-    struct slot *slot = registry_take();
-    if (!slot)
-        return ROUSE_NO_MEMORY;
     slot_lock(slot); /* old handles and walks of the registry look at it */
     slot->source.handle = handle;
     slot->kind = (uint8_t)kind;
@@ -439,7 +436,16 @@ int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsi
     slot->write.ready = !(flags & SLOT_CONNECTING);
     slot->site = site;
     lock_release(&slot->lock);
-    *stream = (rouse_stream *)registry_publish(slot);
+    return (rouse_stream *)registry_publish(slot);
+}
+
+int stream_make(rouse_stream **stream, os_handle handle, enum os_kind kind, unsigned traits, unsigned flags,
+                const char *site)
+{
+    struct slot *slot = registry_take();
+    if (!slot)
+        return ROUSE_NO_MEMORY;
+    *stream = stream_open(slot, handle, kind, traits, flags, site);
     return ROUSE_OK;
 }
 

@@ -79,6 +79,59 @@ TEST(exhaustion_is_waited_for_and_not_reported)
     }
 }
 
+static ptrdiff_t read_nothing(void *object, void *data, size_t length, rouse_context *context)
+{
+    (void)object, (void)data, (void)length, (void)context;
+    return 0;
+}
+
+static ptrdiff_t write_nothing(void *object, const void *data, size_t length, rouse_context *context)
+{
+    (void)object, (void)data, (void)context;
+    return (ptrdiff_t)length;
+}
+
+static const rouse_stream_type hollow = {.name = "hollow", .poll_read = read_nothing, .poll_write = write_nothing};
+
+/* Makes streams until the library's table of them is full and would have to grow. */
+static size_t fill_table(rouse_stream **streams, size_t limit)
+{
+    size_t count = 0;
+    faults_fail_alloc(1, true);
+    while (rouse_stream_new(&streams[count], &hollow, NULL) == ROUSE_OK) {
+        count++;
+        require(count < limit);
+    }
+    return count;
+}
+
+static int accept_when_there_is_memory_again(void *unused)
+{
+    static rouse_stream *streams[5000];
+    rouse_stream *stream = NULL;
+    rouse_listener *listener = listen_here();
+    int client = test_connect_port(target.port);
+    (void)unused;
+    size_t count = fill_table(streams, 5000);
+    faults_fail_alloc(1, false);
+    require_int(rouse_accept(listener, &stream, NULL), ==, ROUSE_OK);
+    require(faults_alloc_hit() == 1);
+    require_int(rouse_write_all(stream, "!", 1, NULL), ==, ROUSE_OK);
+    test_expect(client, "!");
+    require_int(rouse_close(stream), ==, ROUSE_OK);
+    test_close(client);
+    while (count > 0)
+        require_int(rouse_close(streams[--count]), ==, ROUSE_OK);
+    return rouse_listener_close(listener);
+}
+
+/* It was accepted and closed again: what is accepted cannot be put back. */
+TEST(a_connection_that_there_is_no_memory_for_waits_and_is_served)
+{
+    rouse_options options = flavour(0);
+    assert_int_equal(rouse_run(accept_when_there_is_memory_again, NULL, &options), ROUSE_OK);
+}
+
 static int connect_soon(void *client)
 {
     require_int(rouse_sleep(ROUSE_MS(5)), ==, ROUSE_OK);

@@ -3,7 +3,10 @@
 #include "support/net.h"
 #include "support/runtimes.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <string.h>
+#include <unistd.h>
 
 /* ---- options ---- */
 
@@ -458,6 +461,72 @@ TEST(a_turn_and_a_shutdown_are_busy_while_another_thread_drives)
     test_thread_join(&thread, TEST_SOON);
     test_runtime_end(runtime);
 }
+
+#if FAULTS_AVAILABLE
+
+/* A loop that has got no descriptor would sleep for ever if it were told that the descriptor will wake it. */
+TEST(a_loop_that_gets_no_descriptor_is_told_not_to_sleep_while_another_thread_drives)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
+    struct test_bell bell = TEST_BELL_INIT;
+    struct block_in_thread block = {.runtime = runtime, .bell = &bell};
+    intptr_t descriptor;
+    test_thread thread;
+    faults_syscall("epoll_create1", 1, EMFILE, 1);
+    assert_int_equal(rouse_runtime_descriptor(runtime, &descriptor), ROUSE_TOO_MANY_FILES);
+    sem_init(&block.polled, 0, 0);
+    test_thread_start(&thread, block_until_rung, &block);
+    test_await(&block.polled);
+    assert_int_equal(rouse_runtime_deadline(runtime), 0);
+    assert_int_equal(rouse_runtime_descriptor(runtime, &descriptor), ROUSE_OK);
+    assert_true(rouse_runtime_deadline(runtime) == ROUSE_NEVER);
+    test_bell_ring(&bell);
+    test_thread_join(&thread, TEST_SOON);
+    test_runtime_end(runtime);
+}
+
+static int sleep_for_a_while(void *unused)
+{
+    int64_t end = rouse_now() + ROUSE_MS(400);
+    (void)unused;
+    while (rouse_now() < end)
+        require_int(rouse_sleep(ROUSE_MS(100)), ==, ROUSE_OK);
+    return ROUSE_OK;
+}
+
+/* Puts something else in the place of the sets that reactors wait in, as a program does that closes descriptors which are
+ * not its own. */
+static void take_sets_away(void)
+{
+    int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    require(nothing >= 0);
+    for (int descriptor = 3; descriptor < 100; descriptor++) {
+        char path[64], target[64] = "";
+        snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+        if (readlink(path, target, sizeof target - 1) > 0 && strstr(target, "eventpoll") != NULL)
+            require(dup3(nothing, descriptor, O_CLOEXEC) == descriptor);
+    }
+    close(nothing);
+}
+
+TEST(a_kernel_that_refuses_every_wait_does_not_make_the_library_spin)
+{
+    for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
+        for (int poller = 0; poller < (kind == TEST_SINGLE ? 1 : 2); poller++) {
+            rouse_options options = test_options((enum test_executor)kind, 1);
+            options.dedicated_poller = poller;
+            rouse_runtime *runtime = test_runtime_make(&options);
+            take_sets_away();
+            int64_t before_ns = test_cpu_ns();
+            require_int(test_fiber(runtime, sleep_for_a_while, NULL), ==, ROUSE_OK);
+            int64_t used_ns = test_cpu_ns() - before_ns;
+            require_int(used_ns, <, ROUSE_MS(test_is_slow() ? 350 : 100));
+            test_runtime_end(runtime);
+        }
+    }
+}
+
+#endif
 
 /* Waits as a foreign loop does: in poll(2), no longer than the runtime says. */
 static void foreign_loop_once(rouse_runtime *runtime)

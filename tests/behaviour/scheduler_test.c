@@ -714,6 +714,185 @@ static int yield_until(void *argument)
     return 0;
 }
 
+/* ---- what stuck workers leave lying ---- */
+
+static int invite_one_and_meet(void *state, void *result, rouse_context *context)
+{
+    require_int(rouse_spawn(NULL, &meet_type, state), ==, ROUSE_OK);
+    return meet_in_task(state, result, context);
+}
+
+static const rouse_task_type invite_one_type = {
+    .name = "invite one", .poll = invite_one_and_meet, .state_size = sizeof(struct meeting *)};
+
+static void hold_meeting_of(rouse_runtime *runtime, int hosts)
+{
+    struct meeting meeting = {.left = 2 * hosts, .expected = 2 * hosts}, *state = &meeting;
+    require(sem_init(&meeting.done, 0, 0) == 0);
+    for (int i = 0; i < hosts; i++) {
+        require_int(rouse_spawn_on(runtime, NULL, &invite_one_type, &state), ==, ROUSE_OK);
+    }
+    test_await(&meeting.done);
+    test_await_no_tasks(runtime);
+    sem_destroy(&meeting.done);
+}
+
+TEST(tasks_that_several_stuck_workers_leave_behind_do_not_wait_for_each_other)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 6);
+    for (uint64_t round = 0; round < test_scale(20, 1000); round++) {
+        hold_meeting_of(runtime, 3);
+    }
+    test_runtime_end(runtime);
+}
+
+TEST(a_stuck_worker_is_helped_also_when_the_others_never_sleep)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    atomic_bool over = false, *state = &over;
+    rouse_task spinner;
+    assert_int_equal(rouse_spawn_on(runtime, &spinner, &spinner_type, &state), ROUSE_OK);
+    for (uint64_t round = 0; round < test_scale(20, 1000); round++) {
+        struct meeting meeting = {.left = 2, .expected = 2}, *host = &meeting;
+        assert_int_equal(sem_init(&meeting.done, 0, 0), 0);
+        assert_int_equal(rouse_spawn_on(runtime, NULL, &invite_one_type, &host), ROUSE_OK);
+        test_await(&meeting.done);
+        sem_destroy(&meeting.done);
+    }
+    atomic_store(&over, true);
+    assert_int_equal(rouse_join(&spinner, NULL), ROUSE_OK);
+    test_runtime_end(runtime);
+}
+
+static int tick_until(void *over)
+{
+    while (!atomic_load((atomic_bool *)over)) {
+        require_int(rouse_sleep(ROUSE_US(200)), ==, ROUSE_OK);
+    }
+    return ROUSE_OK;
+}
+
+static int64_t used_by_this_thread_ns(void)
+{
+    struct timespec used;
+    require(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) == 0);
+    return used.tv_sec * INT64_C(1000000000) + used.tv_nsec;
+}
+
+struct wait_for_child {
+    atomic_bool begun;
+    int64_t waited_ns;
+};
+
+static int begin_child(void *state, void *result, rouse_context *context)
+{
+    (void)result;
+    (void)context;
+    atomic_store(&(*(struct wait_for_child **)state)->begun, true);
+    return ROUSE_OK;
+}
+
+static const rouse_task_type child_type = {
+    .name = "child", .poll = begin_child, .state_size = sizeof(struct wait_for_child *)};
+
+static int spawn_and_spin(void *state, void *result, rouse_context *context)
+{
+    struct wait_for_child *wait = *(struct wait_for_child **)state;
+    int64_t start_ns = used_by_this_thread_ns();
+    (void)result;
+    (void)context;
+    require_int(rouse_spawn(NULL, &child_type, state), ==, ROUSE_OK);
+    while (!atomic_load(&wait->begun)) {}
+    wait->waited_ns = used_by_this_thread_ns() - start_ns;
+    return ROUSE_OK;
+}
+
+static const rouse_task_type spinning_parent_type = {
+    .name = "parent", .poll = spawn_and_spin, .state_size = sizeof(struct wait_for_child *)};
+
+static int by_time(const void *left, const void *right)
+{
+    int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* It never slept long enough for its alarm. */
+TEST_SERIAL(a_worker_that_is_woken_again_and_again_helps_a_stuck_one_nevertheless)
+{
+    enum { RUNS = 21 };
+    int64_t waited_ns[RUNS];
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    atomic_bool over = false;
+    rouse_task ticker;
+    assert_int_equal(rouse_spawn_fiber_at(&ticker, runtime, tick_until, &over, 0, 0, NULL, NULL), ROUSE_OK);
+    for (int i = 0; i < RUNS; i++) {
+        struct wait_for_child wait = {.begun = false}, *state = &wait;
+        rouse_task parent;
+        assert_int_equal(rouse_spawn_on(runtime, &parent, &spinning_parent_type, &state), ROUSE_OK);
+        assert_int_equal(rouse_join(&parent, NULL), ROUSE_OK);
+        waited_ns[i] = wait.waited_ns;
+    }
+    atomic_store(&over, true);
+    assert_int_equal(rouse_join(&ticker, NULL), ROUSE_OK);
+    qsort(waited_ns, RUNS, sizeof waited_ns[0], by_time);
+    if (!test_is_slow()) {
+        require_int(waited_ns[RUNS / 2], <, ROUSE_MS(10));
+    }
+    test_runtime_end(runtime);
+}
+
+struct companion {
+    struct test_bell bell;
+    atomic_long polls; /* of the task */
+    atomic_bool over, waiting;
+};
+
+static int count_and_yield(void *state, void *result, rouse_context *context)
+{
+    struct companion *companion = *(struct companion **)state;
+    (void)result;
+    atomic_fetch_add(&companion->polls, 1);
+    if (atomic_load(&companion->over)) {
+        return ROUSE_OK;
+    }
+    rouse_waker_wake_by_ref(&context->waker);
+    return ROUSE_PENDING;
+}
+
+static const rouse_task_type counter_type = {
+    .name = "counter", .poll = count_and_yield, .state_size = sizeof(struct companion *)};
+
+/* The fiber stays on its worker, and so does at first the task that it spawns there. */
+static int compute_until_the_task_runs(void *argument)
+{
+    struct companion *companion = argument;
+    rouse_task task;
+    require_int(rouse_spawn(&task, &counter_type, &companion), ==, ROUSE_OK);
+    atomic_store(&companion->waiting, true);
+    require_int(test_bell_wait(&companion->bell), ==, ROUSE_OK);
+    long polls = atomic_load(&companion->polls);
+    while (atomic_load(&companion->polls) < polls + 100) {}
+    atomic_store(&companion->over, true);
+    return rouse_join(&task, NULL);
+}
+
+TEST(a_task_that_yields_is_not_kept_by_a_fiber_that_computes)
+{
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    for (uint64_t round = 0; round < test_scale(10, 500); round++) {
+        struct companion companion = {.bell = TEST_BELL_INIT};
+        rouse_task fiber;
+        assert_int_equal(
+            rouse_spawn_fiber_at(&fiber, runtime, compute_until_the_task_runs, &companion, 0, 0, NULL, NULL), ROUSE_OK);
+        eventually(atomic_load(&companion.polls) > 1000, TEST_SOON);
+        test_bell_ring(&companion.bell);
+        assert_int_equal(rouse_join(&fiber, NULL), ROUSE_OK);
+    }
+    test_runtime_end(runtime);
+}
+
+/* ---- always ready ---- */
+
 struct talk {
     rouse_stream *stream;
     atomic_bool over;

@@ -135,7 +135,7 @@ static void sweep_once(void)
 {
     struct worker *worker = &workers[WORKERS - 1];
     worker_enter(worker);
-    sweep(worker);
+    sweep(worker, true);
 }
 
 /* ---- setup ---- */

@@ -51,8 +51,6 @@ int local_reactor(struct reactor **local)
     return ROUSE_OK;
 }
 
-void exhaustion_relieve(void) {}
-
 uint32_t os_forks(void)
 {
     return 0;
@@ -80,6 +78,11 @@ int os_close(os_handle number)
     model_check(!descriptors[number].closed);
     MODEL_WRITE(descriptors[number].closed, true);
     return ROUSE_OK;
+}
+
+void exhaustion_close(os_handle handle)
+{
+    os_close(handle);
 }
 
 /* Which of these channels are ready. */
