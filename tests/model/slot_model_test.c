@@ -80,9 +80,9 @@ int os_close(os_handle number)
     return ROUSE_OK;
 }
 
-void exhaustion_close(os_handle handle)
+void exhaustion_close(os_handle number)
 {
-    os_close(handle);
+    os_close(number);
 }
 
 /* Which of these channels are ready. */
