@@ -126,7 +126,8 @@ ROUSE_API int64_t rouse_after(int64_t timeout_ns);
  * A runtime takes its memory (tasks and their results, queues, reactors, what it knows of stacks) from one allocator, given
  * when it is made. Called from any thread, also for memory that another thread allocated. Not from it come the stacks of
  * fibers, which the system gives in pages; and from the C library the process-wide table of streams, a few words for each
- * thread that is started and for each wait of a plain thread, and the signal stacks of rouse_options.report_overflow. */
+ * thread that is started and for each wait of a plain thread, and the signal stacks of rouse_options.report_overflow. It is
+ * called with locks of the library held: it must not call the library. */
 typedef struct rouse_allocator {
     /* `size` bytes aligned to `alignment` (a power of two, at most 64 KiB), or NULL. Contents may be anything. */
     void *(*alloc)(void *context, size_t size, size_t alignment);

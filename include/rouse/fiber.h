@@ -23,7 +23,8 @@
 extern "C" {
 #endif
 
-/* The body of a fiber. What it returns is passed on untouched to rouse_join; a scope takes a negative as a failure. */
+/* The body of a fiber. What it returns is passed on to rouse_join (but ROUSE_PENDING becomes INVALID, and with an open scope,
+ * shield or deadline it is UNBALANCED); a scope takes a negative as a failure. */
 typedef int rouse_fiber_function(void *argument);
 
 enum rouse_fiber_flags {

@@ -70,8 +70,8 @@ enum rouse_direction { ROUSE_READABLE = 1, ROUSE_WRITABLE = 2 };
 
 /* Adopts a descriptor that the kernel can wait for (socket, pipe, terminal ...) and makes it non-blocking; the library
  * closes it with the stream. It belongs to one stream: while another one has it too, a call on one of them that would have
- * to wait may answer ALREADY_EXISTS. A socket whose TLS the kernel does is set up before it is adopted. On failure the descriptor
- * stays the caller's, unchanged. Errors: INVALID, BAD_DESCRIPTOR, NOT_POLLABLE (a regular file, say), NO_MEMORY. */
+ * to wait may answer ALREADY_EXISTS. A socket whose TLS the kernel does is set up before it is adopted. On failure the
+ * descriptor stays the caller's, unchanged. Errors: INVALID, BAD_DESCRIPTOR, NOT_POLLABLE (a regular file, say), NO_MEMORY. */
 #define rouse_adopt(stream, descriptor) rouse_adopt_at((stream), (descriptor), ROUSE_HERE)
 ROUSE_API int rouse_adopt_at(rouse_stream **stream, intptr_t descriptor, const char *site);
 
@@ -80,11 +80,13 @@ ROUSE_API int rouse_adopt_at(rouse_stream **stream, intptr_t descriptor, const c
  * you made. */
 ROUSE_API int rouse_release(rouse_stream *stream, intptr_t *descriptor);
 
-/* The descriptor, to set options or to look. It still belongs to the stream. */
+/* The descriptor, to set options or to look. It still belongs to the stream. Errors: INVALID, CLOSED, NOT_SUPPORTED (a
+ * stream that you made). */
 ROUSE_API int rouse_descriptor(rouse_stream *stream, intptr_t *descriptor);
 
 /* Waits until the descriptor is readable (or at its end), or writable (or broken): level-triggered, for code that
- * does its own system calls. */
+ * does its own system calls. Errors: INVALID (a listener, or no direction), CLOSED, NOT_SUPPORTED (a stream that you made), and
+ * why a wait ends or cannot begin (op.h). */
 ROUSE_API int rouse_wait_ready(rouse_stream *stream, int direction);
 ROUSE_API void rouse_wait_ready_init(rouse_op *op, rouse_stream *stream, int direction);
 

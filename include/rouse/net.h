@@ -83,8 +83,8 @@ ROUSE_API int rouse_listener_close(rouse_listener *listener);
 /* ---- connecting ---- */
 
 /* Connects to an address in text form. Errors: INVALID, CONNECTION_REFUSED, NETWORK_UNREACHABLE, HOST_UNREACHABLE,
- * TIMED_OUT (a deadline, or the peer does not answer), TOO_MANY_FILES, NO_MEMORY, and why a wait ends or cannot begin
- * (op.h). */
+ * CONNECTION_RESET, ADDRESS_NOT_AVAILABLE, PERMISSION_DENIED, TIMED_OUT (a deadline, or the peer does not answer),
+ * TOO_MANY_FILES, NO_MEMORY, and why a wait ends or cannot begin (op.h). */
 #define rouse_connect(stream, text) rouse_connect_at((stream), (text), ROUSE_HERE)
 ROUSE_API int rouse_connect_at(rouse_stream **stream, const char *text, const char *site);
 
@@ -93,6 +93,8 @@ ROUSE_API void rouse_connect_init(rouse_op *op, rouse_stream **stream, const rou
 
 /* ---- connections ---- */
 
+/* Where a connection begins and ends, as this side sees it; `stream` may be a listener cast to rouse_stream *, which has no
+ * peer. Never waits. Errors: INVALID, CLOSED, NOT_CONNECTED, NOT_SUPPORTED (a stream that you made, or no internet address). */
 ROUSE_API int rouse_local_address(rouse_stream *stream, rouse_address *address);
 ROUSE_API int rouse_peer_address(rouse_stream *stream, rouse_address *address);
 

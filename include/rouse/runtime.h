@@ -24,15 +24,16 @@ enum rouse_scheduler {
 
 /* Initialise with ROUSE_OPTIONS_INIT: zero is the default of every field but size. */
 typedef struct rouse_options {
-    size_t size;                      /* sizeof this struct */
-    int executor;                     /* of enum rouse_executor */
-    int scheduler;                    /* of enum rouse_scheduler; must be 0 with the single-threaded executor */
-    unsigned workers;                 /* threads; 0: the processors this process may use; at most 1024 */
-    unsigned reactors;                /* pollers of the kernel, 1 to workers; 0: one for each worker */
-    int dedicated_poller;             /* not 0: one more thread does nothing but wait for the kernel */
-    size_t stack_bytes;               /* of a fiber's stack; 0: 64 KiB */
-    int unguarded_stacks;             /* not 0: fibers may have stacks without guard page when guards have run out */
-    int report_overflow;              /* not 0: install a SIGSEGV handler that names the fiber whose stack overflowed;
+    size_t size;          /* sizeof this struct */
+    int executor;         /* of enum rouse_executor */
+    int scheduler;        /* of enum rouse_scheduler; must be 0 with the single-threaded executor */
+    unsigned workers;     /* threads; 0: the processors this process may use; at most 1024. The
+                                         single-threaded executor has none: 0 or 1 */
+    unsigned reactors;    /* pollers of the kernel, 1 to workers; 0: one for each worker */
+    int dedicated_poller; /* not 0: one more thread does nothing but wait for the kernel; 0 if single-threaded */
+    size_t stack_bytes;   /* of a fiber's stack; 0: 64 KiB */
+    int unguarded_stacks; /* not 0: fibers may have stacks without guard page when guards have run out */
+    int report_overflow;  /* not 0: install a SIGSEGV handler that names the fiber whose stack overflowed;
                                          else such a fiber ends the process without a word */
     const rouse_allocator *allocator; /* copied; NULL: the C library's */
     void *reserved[4];                /* zero */
@@ -56,7 +57,7 @@ ROUSE_API int rouse_run(rouse_fiber_function *fn, void *argument, const rouse_op
 
 /* Makes a runtime. The pointer is one: unlike a stream it must not be used after the runtime was shut down. If the system
  * gives fewer threads than asked for but at least one, it runs with those. Errors: INVALID (unknown values, or size 0),
- * NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. */
+ * TOO_LARGE (stack_bytes), NO_MEMORY, NO_THREAD, TOO_MANY_FILES, LIMIT. */
 ROUSE_API int rouse_runtime_new(rouse_runtime **runtime, const rouse_options *options);
 
 /* What was still there when a runtime ended. */
@@ -71,8 +72,8 @@ typedef void rouse_report_function(void *context, const rouse_leftover *leftover
 
 /* Ends a runtime: refuses new tasks, cancels all (shields included once timeout_ns has passed), runs them to their
  * end, stops the threads and frees everything. ROUSE_OK if nothing was left when it began to cancel but what it could
- * end; TIMED_OUT if tasks did not end in time: each is reported (report may be NULL), nothing that they can reach is
- * freed and the runtime stays valid for another call. Streams that are still open and attached to it are reported too;
+ * end; TIMED_OUT if tasks did not end in time: each is reported (report may be NULL; a fiber that computes on keeps those of
+ * its worker from ending too), nothing that they can reach is freed and the runtime stays valid for another call. Streams that are still open and attached to it are reported too;
  * they stay open. Not from a task of the runtime: BUSY. Two threads at once: one gets BUSY. Once it has answered ROUSE_OK the
  * runtime is gone: no other thread may then be inside a call that was given it (rouse_spawn_on, rouse_block_on,
  * rouse_runtime_turn, rouse_runtime_stats ...), or begin one. What names a task may go on: rouse_join, rouse_abort,
@@ -87,8 +88,7 @@ ROUSE_API rouse_runtime *rouse_runtime_current(void);
 /* The runtime that calls with a NULL runtime use outside of any task: made on first use with all processors, NULL if that
  * fails. Ended by rouse_default_shutdown, or when the process ends: its tasks are cancelled and given a moment. BUSY while
  * another thread is inside a call that uses it or waits in it for anything but a task (a join is ended by the tasks'
- * end). An operation that a plain thread polls by hand may
- * wait in it too, and must be cancelled before. */
+ * end). An operation that a plain thread polls by hand may wait in it too, and must be cancelled before. */
 ROUSE_API rouse_runtime *rouse_runtime_default(void);
 ROUSE_API int rouse_default_shutdown(int64_t timeout_ns);
 
@@ -101,10 +101,12 @@ ROUSE_API void rouse_runtime_abandon(rouse_runtime *runtime);
 
 /* Runs what is ready and waits for events until deadline_ns at most (0 or the past: does not wait; ROUSE_NEVER: until
  * something happened). Answers the number of tasks polled. Errors: INVALID on a multi-threaded runtime, BUSY while
- * another thread drives it, IN_POLL from one of its tasks. */
+ * another thread drives it, IN_POLL from any task, FORKED. */
 ROUSE_API int rouse_runtime_turn(rouse_runtime *runtime, int64_t deadline_ns);
 
-/* What a foreign loop waits for: readable when rouse_runtime_turn has events to handle. */
+/* What a foreign loop waits for: readable when rouse_runtime_turn has events to handle. It belongs to the runtime. Errors:
+ * INVALID on a multi-threaded runtime, FORKED, TOO_MANY_FILES, NO_MEMORY, NOT_SUPPORTED; the loop then looks in at intervals
+ * of its own. */
 ROUSE_API int rouse_runtime_descriptor(rouse_runtime *runtime, intptr_t *descriptor);
 
 /* When rouse_runtime_turn must be called at the latest: 0 if tasks are ready now, ROUSE_NEVER if only events matter. */

@@ -75,14 +75,16 @@ typedef struct rouse_task_type {
     void *reserved[2];                 /* zero */
 } rouse_task_type;
 
-/* A handle to a spawned task: to be joined, or detached. Zeroed, it is valid and names no task. It may move between
- * threads but be used by one at a time. */
+/* A handle to a spawned task: to be joined, or detached, else the memory of its task, and of what that belongs to, stays, after
+ * the end of the runtime as well. Zeroed, it is valid and names no task. It may move between threads but be used by one at a
+ * time. */
 typedef struct rouse_task {
     void *cell; /* of the library; NULL: names no task */
 } rouse_task;
 
 /* Spawns a task on the runtime of this thread, or on the default one (see runtime.h), or on the one given.
- * The state is copied: on success it belongs to the task, on failure to the caller still. `task` may be NULL: detached.
+ * The state is copied: on success it belongs to the task, on failure to the caller still; NULL: the task's state is zeroed.
+ * `task` may be NULL: detached.
  * Any thread. Errors: INVALID, NO_MEMORY, SHUTTING_DOWN, FORKED, TOO_LARGE; and those of rouse_runtime_new where the
  * default runtime has to be made. */
 #define rouse_spawn(task, type, state)             rouse_spawn_at((task), NULL, (type), (state), ROUSE_HERE)
@@ -91,7 +93,9 @@ ROUSE_API int rouse_spawn_at(rouse_task *task, rouse_runtime *runtime, const rou
                              const char *site);
 
 /* Waits until the task has finished, moves its result to `result` (NULL: the result is dropped), gives the handle up and
- * answers what the task answered; CANCELLED if it was aborted before it finished.
+ * answers what the task answered. A task that was aborted answers what its last poll, or its fiber, answered, if that
+ * finished it, and else CANCELLED: then `result` gets what the task had written so far into its result memory, which is
+ * zeroed at first, and nothing is dropped. Whoever hands over memory in a result tells by it whether there is any.
  * From a fiber it parks the fiber, from a plain thread the thread; on a runtime with a single-threaded executor that
  * nobody drives, the calling thread drives it. From a poll function it answers IN_POLL: poll rouse_join_init's operation
  * there. When the wait itself fails (INVALID for an empty handle, LIMIT, or as op.h says), the handle stays as it was:
@@ -102,7 +106,7 @@ ROUSE_API int rouse_join(rouse_task *task, void *result);
 ROUSE_API void rouse_detach(rouse_task *task);
 
 /* Asks the task to end: see cancelling in scope.h. Does not wait; the handle stays. A task that has finished, or an
- * empty handle, is left alone. Any thread. */
+ * empty handle, is left alone; one that has not begun yet begins, cancelled. Any thread. */
 ROUSE_API void rouse_abort(const rouse_task *task);
 
 /* 1 if the task has finished, 0 if not or the handle is empty. Any thread. */
@@ -116,7 +120,9 @@ ROUSE_API const char *rouse_task_name(const rouse_task *task);
  * TIMED_OUT, IN_POLL, FORKED. */
 ROUSE_API int rouse_yield(void);
 
-/* Spawns and joins in one call. */
+/* Spawns and joins in one call, from a plain thread or a fiber, and answers as those do. It returns when the task has ended:
+ * if the calling fiber is cancelled, or its deadline passes, the task is aborted and waited for. `state` and `result` may
+ * therefore point into the caller's frame. In a poll function: IN_POLL. */
 #define rouse_block_on(runtime, type, state, result) rouse_block_on_at((runtime), (type), (state), (result), ROUSE_HERE)
 ROUSE_API int rouse_block_on_at(rouse_runtime *runtime, const rouse_task_type *type, const void *state, void *result,
                                 const char *site);

@@ -48,16 +48,17 @@ ROUSE_API void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval);
  *
  * A deadline in force covers everything awaited until it is left: rouse_read under it answers TIMED_OUT once it has
  * passed. Deadlines nest, the nearest counts; a fiber or task that is spawned into a scope under one inherits it, others
- * do not. The frame is
- * the caller's memory and must be left in reverse order of entering, by the same fiber or within the same poll.
+ * do not. The frame is the caller's memory and must be left in reverse order of entering, by the same fiber or within the
+ * same poll.
  *
  * When a deadline passes, the task itself is woken, whatever wakers its operations have. A poll function that tells its
  * operations apart by wakers of its own therefore polls all that are pending once the deadline has passed. */
 typedef struct rouse_deadline {
-    uintptr_t reserved[12]; /* of the library; zeroed is valid */
+    uintptr_t
+        reserved[12]; /* of the library; zero before a poll function enters it first, in a fiber whatever it was */
 } rouse_deadline;
 
-/* Puts a deadline in force. Errors: INVALID outside of any task. */
+/* Puts a deadline in force. Errors: INVALID outside of any task, UNBALANCED (it is in force already). */
 ROUSE_API int rouse_deadline_enter(rouse_deadline *frame, int64_t deadline_ns);
 
 /* Ends it. In a fiber that is all. In a poll function the timer goes on if an operation is pending under it, so that

@@ -154,7 +154,7 @@ void executor_single_watch(struct rouse_runtime *runtime)
 {
     if (atomic_u32_exchange(&runtime->watched, 1, SEQ_CST))
         return;
-    atomic_fence(SEQ_CST); /* pairs with executor_single_leave_seat */
+    atomic_fence(SEQ_CST); /* pairs with the fence in vacate */
     if (executor_single_try_seat(runtime))
         executor_single_leave_seat(runtime);
 }

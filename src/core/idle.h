@@ -42,7 +42,7 @@ void idle_init(struct idle *idle, unsigned workers, uint16_t *sleepers, bool *li
 /* After a push: whom to unpark so that somebody searches, or IDLE_NOBODY. */
 uint32_t idle_notify(struct idle *idle);
 
-/* May this worker search? At most half of them do at a time. */
+/* May this worker search? About half of them do at a time, at most. */
 bool idle_begin_search(struct idle *idle);
 
 /* It found something. True if it was the last searcher: the caller notifies once more. */

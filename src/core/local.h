@@ -9,7 +9,7 @@
 struct reactor;
 
 struct local {
-    struct task_scheduler *scheduler; /* of the executor this thread runs; first, because waker.c compares it */
+    struct task_scheduler *scheduler; /* of the executor this thread runs; waker.c compares it */
     struct reactor *reactor;          /* where sources and timers of this thread's tasks go */
     struct surroundings *around;      /* of the poll that runs now; NULL between polls */
     int64_t now_ns;                   /* a recent reading of the clock, never ahead of it */

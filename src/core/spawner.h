@@ -4,7 +4,7 @@
 
 #include "core/surroundings.h"
 
-/* Counters of one worker, or of the threads that are none. Written by one thread (relaxed), read by any. */
+/* Counters of one worker, or of the threads that are none. Written by that worker, or under a lock, and read by any thread. */
 struct spawn_counts {
     atomic_u64 spawned;   /* tasks made */
     atomic_u64 completed; /* tasks that ended here, wherever they were made */

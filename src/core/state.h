@@ -1,7 +1,7 @@
 /* The task word: everything that several threads must agree on about one task, in one size_t.
  *
  * Each function is a pure transition: it takes the word that was found and answers the next word and what the caller
- * must now do. task.c applies them with compare-exchange loops; tests/model runs them in every interleaving.
+ * must now do. task.c, waker.c and join.c apply them with compare-exchange loops; tests/model runs them in every interleaving.
  *
  * Alternatives that lost: an owner list per executor beside the word (two lock pairs a task; the slabs can be walked
  * instead); a state enumeration plus a separate count (two words that must change together).
@@ -101,7 +101,7 @@ static inline struct state_step state_cancel_again(size_t word)
 }
 
 /* The worker that took the queue entry begins to poll. NOTIFIED becomes RUNNING: a wake from now on asks for another
- * poll. Adding the difference of the two flags is the whole transition, so that no loop is needed. */
+ * poll. Subtracting the difference of the two flags is the whole transition, so that no loop is needed. */
 #define STATE_START_DELTA ((size_t)STATE_NOTIFIED - (size_t)STATE_RUNNING)
 static inline size_t state_start(size_t word)
 {

@@ -1,6 +1,6 @@
 /* A task cell: word, type, joiner; behind it the task's state and result in the same allocation.
  *
- * A cell knows its scheduler only as one function pointer (through its slab), so that wakers and tasks stand below the
+ * A cell knows its scheduler only as a few function pointers (through its slab), so that wakers and tasks stand below the
  * executors and every executor uses the same ones. */
 #ifndef ROUSE_CORE_TASK_H
 #define ROUSE_CORE_TASK_H

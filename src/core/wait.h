@@ -11,7 +11,7 @@
 
 /* Zeroed: waits for nothing. */
 struct wait_node {
-    struct list_node link; /* on the list while waiting; next NULL and prev wait_fired() once fired */
+    struct list_node link; /* on the list while waiting; next NULL and prev &wait_fired_mark once fired */
     rouse_waker waker;     /* owned while linked */
 };
 

@@ -30,7 +30,7 @@ enum call_outcome {
 };
 
 /* Enters a call in one direction. Answers OK with slot->users counted and no lock held; PENDING if the source is known not
- * to be ready and the node was put on the list instead (wake is cloned); CLOSED, LIMIT, or why it cannot be attached. */
+ * to be ready and the node was put on the list instead (the waker is cloned); CLOSED, LIMIT, or why it cannot be attached. */
 int waker_map_begin(struct slot_call *call, uintptr_t handle, unsigned channel, struct wait_node *node,
                     const rouse_waker *waker);
 
@@ -48,7 +48,7 @@ bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channe
 void waker_map_rouse(uintptr_t handle);
 
 /* Closes a handle: wakes everybody, detaches, and gives the descriptor to the system, or back through *kept if it is not
- * NULL. CLOSED; BUSY (only when kept is wanted) while another call is inside. */
+ * NULL. CLOSED; only when kept is wanted: BUSY while another call is inside, NOT_SUPPORTED for a user's stream. */
 int waker_map_close(uintptr_t handle, os_handle *kept);
 
 /* Under the slot's lock. Channels are enum backend_channel; at most one batch is taken. */

@@ -86,7 +86,7 @@ void stack_pool_fini(struct stack_pool *pool);
 /* A stack of at least `bytes` (0: the store's default, else rounded up to whole pages). Allocates at most here. Errors:
  * NO_MEMORY, LIMIT (guards have run out and `allow_unguarded` is false), TOO_LARGE. */
 int stack_acquire(struct stack_pool *pool, size_t bytes, bool allow_unguarded, struct stack **stack);
-/* Nothing runs on it any more. Reports and aborts if the canary is gone. */
+/* Nothing runs on it any more. Reports and traps if the canary is gone. */
 void stack_release(struct stack_pool *pool, struct stack *stack);
 
 /* The same for threads without a pool. Any thread. */
@@ -101,7 +101,7 @@ void stack_report_overflow(const struct stack *stack);
 /* Is its low end untouched? True for a stack that is not watched: stacks without guard are always, others in debug
  * builds. */
 bool stack_is_intact(const struct stack *stack);
-void stack_die_overflowed(const struct stack *stack); /* reports and aborts */
+void stack_die_overflowed(const struct stack *stack); /* reports and traps */
 
 /* Its user waits, with this stack pointer. */
 static inline void stack_note_wait(struct stack *stack, const void *sp)

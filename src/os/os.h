@@ -1,7 +1,7 @@
 /* Every system call, clock, random number, thread and piece of stack memory of the library.
  *
- * One implementation is compiled in: os_posix.c here, os_windows.c and os_sim.c elsewhere. No other file outside
- * src/backend includes a system header. Errors of the system become ROUSE_ statuses on the line after the call; errno
+ * One implementation is compiled in: os_posix*.c. Outside of it only src/backend, the fiber switches and their annotations
+ * include system headers. Errors of the system become ROUSE_ statuses on the line after the call; errno
  * never travels. Interrupted calls are repeated inside, except close, which is never repeated. */
 #ifndef ROUSE_OS_H
 #define ROUSE_OS_H
@@ -64,8 +64,8 @@ void os_wake_all(const uint32_t *word);
 
 /* ---- fork ---- */
 
-/* os_process: a number that differs between a process and its forked child. os_forks: how many times this process has
- * forked; descriptors opened before the last fork may be open in a child too. */
+/* os_process: a number, never 0, that differs between a process and its forked child. os_forks: a number that changes with
+ * each fork; descriptors opened before the last one may be open in a child too. */
 uint32_t os_process(void);
 uint32_t os_forks(void);
 

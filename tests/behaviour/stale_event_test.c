@@ -241,7 +241,12 @@ static int renew_under_waiters(void *must_renew)
     rouse_stream *dead = unix_stream(&dead_peer);
     intptr_t descriptor;
     rouse_read_init(&op, alive, &byte, 1);
+    faults_reset();
     require_int(rouse_spawn(&task, &op_task, &op), ==, ROUSE_OK);
+#if FAULTS_AVAILABLE
+    while (faults_syscall_count("epoll_ctl") == 0) /* it is not in the set yet */
+        require_int(rouse_sleep(ROUSE_US(100)), ==, ROUSE_OK);
+#endif
     await_once(dead);
     require_int(rouse_descriptor(dead, &descriptor), ==, ROUSE_OK);
     int copy = dup((int)descriptor);
