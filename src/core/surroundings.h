@@ -32,8 +32,10 @@ struct origin {
     struct frame root;        /* the inherited deadline, FRAME_NONE without one */
 };
 
-/* Polls of one operation that a task may make before it must let others run. */
-#define SURROUNDINGS_BUDGET 128
+/* Operations that a task may finish before it must let others run. One that is always ready (a peer that floods) takes
+ * this many turns to one of everybody else: at 128 fifty floods tripled the slowest replies of a thousand honest peers, at
+ * 32 they add a third at most (tests/tools/acceptance --only single), and to yield costs no more than one of 32 reads. */
+#define SURROUNDINGS_BUDGET 32
 
 struct surroundings {
     struct frame *top;                           /* innermost frame; NULL: none */

@@ -188,7 +188,7 @@ static void do_a_whole(rouse_runtime *runtime)
     for (int i = 0; i < PARTS; i++)
         rouse_sleep_init(&whole.ops[i], 1);
     require_int(rouse_block_on(runtime, &type, NULL, NULL), ==, ROUSE_OK);
-    require_int(whole.rounds, <=, PARTS / 100);
+    require_int(whole.rounds, <=, PARTS / 25); /* a round does as many as the budget has room for */
 }
 
 /* tokio#4624: the budget of each poll went to the first parts, and the last were never reached. */
