@@ -25,7 +25,8 @@ endif()
 
 list(GET rouse_target_backends 0 rouse_default_backend)
 set(ROUSE_BACKEND ${rouse_default_backend} CACHE STRING "How readiness is learnt: epoll, kqueue, iocp, poll or sim")
-set_property(CACHE ROUSE_BACKEND PROPERTY STRINGS epoll kqueue iocp poll sim)
+set(rouse_backends epoll kqueue iocp poll sim)
+set_property(CACHE ROUSE_BACKEND PROPERTY STRINGS ${rouse_backends})
 
 # Available is what the target's kernel has and this tree contains.
 set(rouse_available_backends "")

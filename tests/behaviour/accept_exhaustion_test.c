@@ -4,7 +4,7 @@
 
 #include <sys/resource.h>
 
-#if FAULTS_AVAILABLE
+TEST_FILE_NEEDS(faults)
 
 static rouse_address target;
 
@@ -708,9 +708,3 @@ TEST_SERIAL(at_the_limit_of_descriptors_nothing_spins_and_freed_ones_are_used)
         return;
     on_each_executor(serve_at_the_limit, NULL);
 }
-
-#else
-
-TEST(nothing_can_be_made_to_fail_here) {}
-
-#endif

@@ -188,9 +188,9 @@ TEST(what_cannot_be_waited_for_is_refused_and_left_as_it_was)
     unlink(path);
 }
 
-#if FAULTS_AVAILABLE
 TEST(an_adoption_without_memory_leaves_the_descriptor_as_it_was)
 {
+    test_needs("faults");
     int ends[2];
     rouse_stream *stream;
     if (test_is_sanitized())
@@ -203,7 +203,6 @@ TEST(an_adoption_without_memory_leaves_the_descriptor_as_it_was)
     test_close(ends[0]);
     test_close(ends[1]);
 }
-#endif
 
 TEST(a_released_descriptor_is_the_callers_again)
 {
@@ -291,7 +290,7 @@ static int read_a_terminal(void *ends)
 TEST(all_that_a_child_wrote_to_its_terminal_is_read)
 {
     if (!has_terminals())
-        skip();
+        test_skip("there are no terminals");
     for (int i = 0; i < FLAVOURS; i++) {
         int ends[2];
         rouse_options options = flavour(i);
@@ -366,7 +365,7 @@ TEST(records_of_the_kernels_tls_are_all_read)
             !start_tls(ends[i], i == 0 ? TLS_READ : TLS_SEND)) {
             test_close(ends[0]);
             test_close(ends[1]);
-            skip(); /* the kernel does no TLS */
+            test_skip("the kernel does no TLS");
         }
     assert_int_equal(rouse_run(read_records, ends, &options), ROUSE_OK);
     test_close(ends[1]);

@@ -126,8 +126,6 @@ TEST(arguments_that_are_missing_or_unknown_are_invalid)
     on_each_executor(connect_wrongly, NULL);
 }
 
-#if FAULTS_AVAILABLE
-
 static const struct {
     int error;
     int status;
@@ -160,6 +158,7 @@ static int connect_to_trouble(void *unused)
 
 TEST(every_reason_for_not_connecting_is_told)
 {
+    test_needs("faults");
     target = test_address(test_free_port());
     on_each_executor(connect_to_trouble, NULL);
 }
@@ -182,6 +181,7 @@ static int connect_although(void *listener)
 
 TEST(a_connection_that_is_made_later_is_waited_for)
 {
+    test_needs("faults");
     uint16_t port;
     test_may_not_repeat("the peer has seen a connection that was given up");
     int listener = test_listen(&port, 8);
@@ -204,6 +204,7 @@ static int refuse_later(void *unused)
 
 TEST(a_refusal_that_comes_later_is_told)
 {
+    test_needs("faults");
     target = test_address(test_free_port());
     on_each_executor(refuse_later, NULL);
 }
@@ -224,6 +225,7 @@ static int fail_to_ask(void *unused)
 
 TEST(an_outcome_that_cannot_be_learnt_is_a_failure)
 {
+    test_needs("faults");
     uint16_t port;
     int listener = test_listen(&port, 64);
     target = test_address(port);
@@ -247,14 +249,13 @@ static int decide_in_between(void *listener)
 
 TEST(a_connection_that_is_made_while_it_is_asked_for_is_not_taken_for_a_failure)
 {
+    test_needs("faults");
     uint16_t port;
     int listener = test_listen(&port, 8);
     target = test_address(port);
     on_each_executor(decide_in_between, &listener);
     test_close(listener);
 }
-
-#endif
 
 /* ---- connections that take their time: a listener whose queue is full ---- */
 
@@ -415,8 +416,6 @@ TEST(an_unconnected_socket_that_is_adopted_reports_errors_and_not_success)
     end_default_runtime();
 }
 
-#if FAULTS_AVAILABLE
-
 static int look_at_nothing(void *unused)
 {
     rouse_deadline deadline = {{0}};
@@ -435,9 +434,8 @@ static int look_at_nothing(void *unused)
 
 TEST(a_connection_that_is_being_made_is_not_looked_at_before_an_event_comes)
 {
+    test_needs("faults");
     fill_the_queue();
     on_each_executor(look_at_nothing, NULL);
     empty_the_queue();
 }
-
-#endif

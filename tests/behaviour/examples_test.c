@@ -19,7 +19,7 @@ static test_process launch(const char *name, const char *const *arguments)
     test_process process;
     char path[1024];
     if (EXAMPLES_PATH[0] == '\0') {
-        skip();
+        test_skip("built without the examples");
     }
     snprintf(path, sizeof path, "%s/%s", EXAMPLES_PATH, name);
     test_process_start(&process, path, arguments, TEST_STDOUT_PIPE);
@@ -35,7 +35,7 @@ static test_process launch_on_port(const char *name)
         test_close(other);
     }
     if (other != -ECONNREFUSED) {
-        skip();
+        test_skip("the port is taken");
     }
     test_process process = launch(name, none);
     int client = -1;

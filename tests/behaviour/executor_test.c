@@ -462,11 +462,10 @@ TEST(a_turn_and_a_shutdown_are_busy_while_another_thread_drives)
     test_runtime_end(runtime);
 }
 
-#if FAULTS_AVAILABLE
-
 /* A loop that has got no descriptor would sleep for ever if it were told that the descriptor will wake it. */
 TEST(a_loop_that_gets_no_descriptor_is_told_not_to_sleep_while_another_thread_drives)
 {
+    test_needs("faults");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     struct test_bell bell = TEST_BELL_INIT;
     struct block_in_thread block = {.runtime = runtime, .bell = &bell};
@@ -511,6 +510,7 @@ static void take_sets_away(void)
 
 TEST(a_kernel_that_refuses_every_wait_does_not_make_the_library_spin)
 {
+    test_needs("faults");
     for (int kind = 0; kind < TEST_EXECUTORS; kind++) {
         for (int poller = 0; poller < (kind == TEST_SINGLE ? 1 : 2); poller++) {
             rouse_options options = test_options((enum test_executor)kind, 1);
@@ -525,8 +525,6 @@ TEST(a_kernel_that_refuses_every_wait_does_not_make_the_library_spin)
         }
     }
 }
-
-#endif
 
 /* Waits as a foreign loop does: in poll(2), no longer than the runtime says. */
 static void foreign_loop_once(rouse_runtime *runtime)
@@ -679,7 +677,6 @@ TEST(a_runtime_makes_do_with_the_threads_it_gets)
 
 /* ---- what waiting costs ---- */
 
-#if FAULTS_AVAILABLE
 static int finish_at_once(void *state, void *result, rouse_context *context)
 {
     (void)state, (void)result, (void)context;
@@ -690,6 +687,7 @@ static const rouse_task_type finish_type = {.name = "finish", .poll = finish_at_
 
 TEST(a_thread_that_drives_what_it_waits_for_is_not_woken_through_the_system)
 {
+    test_needs("faults");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     assert_int_equal(rouse_block_on(runtime, &finish_type, NULL, NULL), ROUSE_OK);
     faults_reset();
@@ -698,4 +696,3 @@ TEST(a_thread_that_drives_what_it_waits_for_is_not_woken_through_the_system)
     assert_in_range(faults_syscall_count("syscall"), 0, 20); /* looks at the kernel now and then */
     test_runtime_end(runtime);
 }
-#endif

@@ -2,8 +2,6 @@
 #include "support/faults.h"
 #include "support/runtimes.h"
 
-#if defined(__unix__)
-
 #include "support/io.h"
 
 #include <errno.h>
@@ -12,6 +10,8 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+TEST_FILE_NEEDS(fork, descriptors, signals)
 
 /* ThreadSanitizer ends a forked child that starts threads; locks of AddressSanitizer may be held in it for ever. */
 #define FORK_THREADS (!FAULTS_SANITIZED)
@@ -674,7 +674,6 @@ TEST(a_fiber_that_returns_in_the_child_with_an_open_scope_ends_it)
     eventually(child_has_ended(), ROUSE_S(5));
 }
 
-#if FAULTS_AVAILABLE
 static void abandon_and_count(void *argument)
 {
     int before = test_descriptor_count();
@@ -685,6 +684,7 @@ static void abandon_and_count(void *argument)
 
 TEST(a_child_gives_up_all_reactors_of_a_runtime_with_fewer_threads_than_were_asked_for)
 {
+    test_needs("faults");
     test_needs_all_memory("each thread takes some, and there would be fewer than are counted");
     rouse_options options = test_options(TEST_STEALING, 4);
     rouse_runtime *runtime;
@@ -696,6 +696,3 @@ TEST(a_child_gives_up_all_reactors_of_a_runtime_with_fewer_threads_than_were_ask
     assert_int_equal(in_child(abandon_and_count, runtime), 0);
     test_runtime_end(runtime);
 }
-#endif
-
-#endif

@@ -30,8 +30,6 @@ static void close_both(rouse_stream *streams[2])
 
 /* ---- registering ---- */
 
-#if FAULTS_AVAILABLE
-
 /* tokio#6329: each refusal leaked a slot. */
 static int be_refused(void *unused)
 {
@@ -62,12 +60,14 @@ static int be_refused(void *unused)
 
 TEST(a_registration_that_the_system_refuses_leaves_nothing)
 {
+    test_needs("faults");
     on_each_executor(be_refused, NULL);
 }
 
 /* tokio#7773: a removal that failed left its entry on the list. */
 TEST(a_removal_that_the_system_refuses_leaves_nothing)
 {
+    test_needs("faults");
     static const int errors[] = {ENOENT, EBADF, ENOMEM};
     uint64_t rounds = test_scale(1500, 100000);
     int descriptors = test_descriptor_count();
@@ -99,6 +99,7 @@ TEST(a_removal_that_the_system_refuses_leaves_nothing)
 /* The design that this one descends from stored another waker and made another system call for each poll. */
 TEST(polling_again_without_an_event_makes_no_system_call)
 {
+    test_needs("faults");
     static const char *const names[] = {"recv", "read", "epoll_ctl", "accept4", "poll"};
     rouse_listener *listener;
     rouse_stream *accepted = NULL;
@@ -132,8 +133,6 @@ TEST(polling_again_without_an_event_makes_no_system_call)
     test_close(peer);
     end_default_runtime();
 }
-
-#endif
 
 #if defined(__linux__)
 
@@ -678,7 +677,6 @@ static void nap_beside(rouse_fiber_function *restless, void *argument)
         require_int(worst_nap_ns, <, 3 * ROUSE_MS(20)); /* of two workers and a foreign thread */
 }
 
-#if FAULTS_AVAILABLE
 static int accept_only(void *unused)
 {
     rouse_stream *stream;
@@ -701,9 +699,9 @@ static int accept_errors_only(void *unused)
 /* tokio#4782, tokio#5946: who tried to accept again after each error owned the worker. */
 TEST_SERIAL(errors_of_accepting_without_end_leave_others_their_time)
 {
+    test_needs("faults");
     on_each_executor(accept_errors_only, NULL);
 }
-#endif
 
 static atomic_bool enough;
 

@@ -33,7 +33,7 @@ static test_process launch(const char *const *arguments, enum test_stdout kind)
     const char *path = getenv("POLL_SERVER_PATH");
     path = path != NULL ? path : POLL_SERVER_PATH;
     if (*path == '\0') {
-        skip(); /* built without the examples */
+        test_skip("built without the examples");
     }
     test_process_start(&process, path, arguments, kind);
     return process;
@@ -370,7 +370,7 @@ TEST(it_listens_on_ipv6)
         close(probe);
     }
     if (probe < 0 || test_try_connect(&address, SECOND) != -ECONNREFUSED) {
-        skip();
+        test_skip("the port is taken, or there is no IPv6");
     }
     struct server server = start(arguments);
     address.port = server.port;

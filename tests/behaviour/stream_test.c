@@ -135,7 +135,6 @@ TEST(read_exact_reads_exactly_so_many)
     on_each_executor(read_bulk, NULL);
 }
 
-#if FAULTS_AVAILABLE
 static int move_in_tiny_steps(void *unused)
 {
     static const char *const names[] = {"read", "write", "recv", "send", "readv", "writev", "recvmsg", "sendmsg"};
@@ -162,10 +161,10 @@ static int move_in_tiny_steps(void *unused)
 
 TEST(calls_that_move_a_byte_or_three_at_a_time_move_all)
 {
+    test_needs("faults");
     fill_bulk();
     on_each_executor(move_in_tiny_steps, NULL);
 }
-#endif
 
 /* ---- ends ---- */
 

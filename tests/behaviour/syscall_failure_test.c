@@ -3,7 +3,7 @@
  * afterwards. */
 #include "support/io.h"
 
-#if FAULTS_AVAILABLE
+TEST_FILE_NEEDS(faults)
 
 static int echo_once(void *stream)
 {
@@ -219,9 +219,3 @@ TEST(interruptions_everywhere_change_nothing)
         faults_reset();
     }
 }
-
-#else
-
-TEST(nothing_can_be_made_to_fail_here) {}
-
-#endif

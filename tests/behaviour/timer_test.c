@@ -435,10 +435,9 @@ TEST(a_clock_that_jumps_is_survived)
 
 /* ---- plain threads ---- */
 
-#if FAULTS_AVAILABLE
-
 TEST(a_plain_thread_yields_without_memory_and_without_a_runtime)
 {
+    test_needs("faults");
     int threads = test_thread_count();
     faults_fail_alloc(1, true);
     int yielded = rouse_yield(), slept = rouse_sleep(0), passed = rouse_sleep_until(rouse_now());
@@ -450,5 +449,3 @@ TEST(a_plain_thread_yields_without_memory_and_without_a_runtime)
     assert_int_equal(asked, 0);
     assert_int_equal(test_thread_count(), threads);
 }
-
-#endif

@@ -3,13 +3,13 @@
 
 #include "support/harness.h"
 
+#include <dlfcn.h>
+
+TEST_FILE_NEEDS(shared - library, proc - files)
+
 #if !defined(ROUSE_SHARED_PATH)
 #define ROUSE_SHARED_PATH ""
 #endif
-
-#if defined(__linux__)
-
-#include <dlfcn.h>
 
 typedef int run_function(rouse_fiber_function *function, void *argument, const rouse_options *options);
 typedef int span_function(int64_t span_ns);
@@ -57,7 +57,7 @@ static int sleep_in_fiber(void *unused)
 TEST(unloading_the_library_leaves_no_thread_descriptor_or_mapping)
 {
     if (*ROUSE_SHARED_PATH == '\0' || test_is_valgrind()) /* the loader keeps a few bytes for each thread */
-        skip();
+        test_skip("no shared library, or valgrind");
     int threads = test_thread_count(), descriptors = test_descriptor_count();
     uint64_t rounds = test_scale(40, 1000);
     size_t before = 0;
@@ -95,12 +95,3 @@ TEST(unloading_the_library_leaves_no_thread_descriptor_or_mapping)
     if (!test_is_slow())
         assert_true(test_rss_bytes() < before + (1 << 20));
 }
-
-#else
-
-TEST(a_library_is_unloaded_elsewhere_too)
-{
-    skip();
-}
-
-#endif

@@ -36,6 +36,45 @@ const char *test_name(void)
     return running != NULL ? running->name : "(no test)";
 }
 
+/* ---- what not every target can do ---- */
+
+/* Whole words of a list that spaces separate. */
+static bool is_listed(const char *list, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *at = list; (at = strstr(at, word)) != NULL; at += length) {
+        bool begins = at == list || at[-1] == ' ', ends = at[length] == ' ' || at[length] == '\0';
+        if (begins && ends) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool test_has(const char *capability)
+{
+    if (!is_listed(ROUSE_TEST_CAPABILITIES, capability)) {
+        test_require_failed("a capability that tests/capabilities.cmake names", capability, 0);
+    }
+    return is_listed(ROUSE_TEST_AVAILABLE, capability);
+}
+
+void test_skip(const char *reason)
+{
+    printf("[  REASON  ] %s\n", reason);
+    fflush(stdout);
+    skip();
+}
+
+void test_needs(const char *capability)
+{
+    char reason[64];
+    if (!test_has(capability)) {
+        snprintf(reason, sizeof reason, "needs %s", capability);
+        test_skip(reason);
+    }
+}
+
 /* ---- how much ---- */
 
 bool test_is_valgrind(void)

@@ -67,6 +67,20 @@ void test_enroll(test_case *test);
 /* The name of the test that runs. */
 const char *test_name(void);
 
+/* ---- what not every target can do ---- */
+
+/* Ends the test as skipped, with the reason, unless the target has a capability: a name from tests/capabilities.cmake,
+ * which says what each means. On the test's own thread, before it holds anything. */
+void test_needs(const char *capability);
+bool test_has(const char *capability);
+
+/* The same for what depends on the machine or the build. */
+void test_skip(const char *reason);
+
+/* For a file that does not even compile without them: the build leaves it out, and CTest reports its tests as skipped.
+ * Stands at the start of a line, where the build looks for it: TEST_FILE_NEEDS(fork, unix-sockets) */
+#define TEST_FILE_NEEDS(...)
+
 /* Changes how long the test may take, from now on. The default is 50 s, and more under slow tools. */
 void test_time_limit(unsigned seconds);
 

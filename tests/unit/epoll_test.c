@@ -116,9 +116,9 @@ TEST(opening_and_closing_leave_nothing)
     assert_int_equal(test_descriptor_count(), before);
 }
 
-#if FAULTS_AVAILABLE
 TEST(a_failed_opening_leaves_nothing_half_made)
 {
+    test_needs("faults");
     static const char *const calls[] = {"epoll_create1", "eventfd", "epoll_ctl"};
     struct backend *backend;
     int before = test_descriptor_count();
@@ -133,7 +133,6 @@ TEST(a_failed_opening_leaves_nothing_half_made)
     assert_int_equal(backend_open(&backend, &allocator), ROUSE_NO_MEMORY);
     assert_int_equal(test_descriptor_count(), before);
 }
-#endif
 
 /* ---- sources ---- */
 
@@ -297,9 +296,9 @@ TEST(what_cannot_be_waited_for_is_refused)
     backend_close(backend);
 }
 
-#if FAULTS_AVAILABLE
 TEST(an_attach_that_the_kernel_refuses_says_why_and_can_be_tried_again)
 {
+    test_needs("faults");
     static const struct {
         int error, status;
     } pairs[] = {
@@ -318,7 +317,6 @@ TEST(an_attach_that_the_kernel_refuses_says_why_and_can_be_tried_again)
     close(ends[1]);
     backend_close(backend);
 }
-#endif
 
 TEST(an_entry_that_was_left_behind_is_told_and_detaching_takes_it_away)
 {
@@ -373,9 +371,9 @@ TEST(a_source_that_was_closed_behind_our_back_is_detached_without_an_error)
     backend_close(backend);
 }
 
-#if FAULTS_AVAILABLE
 TEST(detaching_before_a_close_makes_no_system_call)
 {
+    test_needs("faults");
     struct backend *backend = open_backend();
     int ends[2];
     make_unix_pair(ends);
@@ -388,7 +386,6 @@ TEST(detaching_before_a_close_makes_no_system_call)
     close(ends[1]);
     backend_close(backend);
 }
-#endif
 
 TEST(more_sources_than_one_wait_takes_are_all_told)
 {
@@ -536,9 +533,9 @@ TEST(a_wake_up_descriptor_that_somebody_has_replaced_does_no_harm)
     backend_close(backend);
 }
 
-#if FAULTS_AVAILABLE
 TEST(an_interrupted_wake_is_repeated)
 {
+    test_needs("faults");
     struct backend *backend = open_backend();
     struct backend_event event;
     faults_syscall("write", 1, EINTR, 3);
@@ -547,7 +544,6 @@ TEST(an_interrupted_wake_is_repeated)
     assert_int_equal(backend_wait(backend, &event, 1, ROUSE_NEVER), 0);
     backend_close(backend);
 }
-#endif
 
 /* ---- deadlines ---- */
 
@@ -597,9 +593,9 @@ TEST_SERIAL(short_waits_are_not_rounded_to_milliseconds)
     backend_close(backend);
 }
 
-#if FAULTS_AVAILABLE
 TEST(without_nanoseconds_deadlines_are_kept_and_the_missing_call_is_asked_for_once)
 {
+    test_needs("faults");
     static const int errors[] = {ENOSYS, EPERM};
     for (size_t i = 0; i < 2; i++) {
         struct backend *backend = open_backend();
@@ -621,6 +617,7 @@ TEST(without_nanoseconds_deadlines_are_kept_and_the_missing_call_is_asked_for_on
 
 TEST(the_longest_single_wait_is_bounded)
 {
+    test_needs("faults");
     /* With milliseconds only, the span is an argument of a call that can be seen to overflow: it would not block. */
     static const int64_t far[] = {ROUSE_NEVER, ROUSE_NEVER - 1, INT64_MAX / 2};
     for (size_t i = 0; i < 3; i++) {
@@ -639,6 +636,7 @@ TEST(the_longest_single_wait_is_bounded)
 
 TEST(an_error_of_waiting_is_answered)
 {
+    test_needs("faults");
     struct backend *backend = open_backend();
     struct backend_event event;
     faults_syscall("syscall", 1, EBADF, 1);
@@ -648,7 +646,6 @@ TEST(an_error_of_waiting_is_answered)
     assert_int_equal(backend_wait(backend, &event, 1, 0), 0);
     backend_close(backend);
 }
-#endif
 
 static void do_nothing(int signal)
 {
@@ -757,9 +754,9 @@ TEST(a_foreign_loop_is_not_kept_busy_by_a_set_that_a_child_holds)
     backend_close(backend);
 }
 
-#if FAULTS_AVAILABLE
 TEST(a_handle_that_cannot_be_made_leaves_nothing_and_can_be_asked_for_again)
 {
+    test_needs("faults");
     static const char *const calls[] = {"epoll_create1", "epoll_ctl"};
     struct backend *backend = open_backend();
     int before = test_descriptor_count();
@@ -775,6 +772,7 @@ TEST(a_handle_that_cannot_be_made_leaves_nothing_and_can_be_asked_for_again)
 
 TEST(a_foreign_loop_hears_on_when_a_renewal_fails)
 {
+    test_needs("faults");
     struct backend *backend = open_backend();
     int loop = foreign_loop(backend, 0);
     int before = test_descriptor_count();
@@ -792,7 +790,6 @@ TEST(a_foreign_loop_hears_on_when_a_renewal_fails)
     close(loop);
     backend_close(backend);
 }
-#endif
 
 /* ---- forgetting everything ---- */
 
@@ -843,9 +840,9 @@ TEST(a_wake_before_renewing_is_not_lost)
     backend_close(backend);
 }
 
-#if FAULTS_AVAILABLE
 TEST(a_renewal_that_fails_leaves_everything_as_it_was)
 {
+    test_needs("faults");
     static const char *const calls[] = {"epoll_create1", "epoll_ctl"};
     struct backend *backend = open_backend();
     int ends[2];
@@ -864,6 +861,5 @@ TEST(a_renewal_that_fails_leaves_everything_as_it_was)
     close(ends[1]);
     backend_close(backend);
 }
-#endif
 
 #endif

@@ -109,7 +109,7 @@ TEST(what_is_left_behind_fails_the_test)
 TEST(a_block_that_is_left_fails_the_test)
 {
     if (FAULTS_THREAD_SANITIZER) {
-        skip();
+        test_skip("ThreadSanitizer");
     }
     assert_false(passes(leave_a_block));
 }
@@ -139,7 +139,7 @@ static void take_too_long(void *argument)
 TEST(a_test_that_hangs_is_ended)
 {
     if (test_is_valgrind()) {
-        skip(); /* gives the status of its choice */
+        test_skip("valgrind");
     }
     int status = test_in_child(take_too_long, NULL, CHILD_LIMIT);
     assert_true(WIFEXITED(status));
@@ -150,9 +150,7 @@ TEST(a_test_that_hangs_is_ended)
 
 static void need_faults(void)
 {
-    if (!FAULTS_AVAILABLE) {
-        skip();
-    }
+    test_needs("faults");
 }
 
 struct blocks {
@@ -191,7 +189,7 @@ TEST(a_leak_after_a_failed_allocation_is_found)
     struct blocks blocks = {5, true};
     need_faults();
     if (FAULTS_THREAD_SANITIZER) {
-        skip();
+        test_skip("ThreadSanitizer");
     }
     assert_int_not_equal(test_in_child(try_each_allocation, &blocks, CHILD_LIMIT), 0);
 }
@@ -293,7 +291,7 @@ TEST(crashes_hangs_wrong_values_and_leaks_after_a_failed_allocation_are_found)
 {
     need_faults();
     if (FAULTS_THREAD_SANITIZER || test_is_valgrind()) {
-        skip();
+        test_skip("ThreadSanitizer or valgrind");
     }
     assert_false(survives_failing_allocations(write_without_looking));
     assert_false(survives_failing_allocations(take_for_another_value));

@@ -166,9 +166,9 @@ TEST(non_blocking_is_switched_and_what_was_before_is_told)
     close_both(ends);
 }
 
-#if FAULTS_AVAILABLE
 TEST(closing_is_never_repeated)
 {
+    test_needs("faults");
     int ends[2];
     assert_int_equal(pipe(ends), 0);
     uint64_t before = faults_syscall_count("close");
@@ -179,7 +179,6 @@ TEST(closing_is_never_repeated)
     assert_int_equal(os_close(ends[1]), ROUSE_IO_ERROR);
     assert_int_equal(faults_syscall_count("close"), before + 2);
 }
-#endif
 
 /* ---- reading and writing ---- */
 
@@ -303,9 +302,9 @@ TEST(a_reset_is_told_as_such)
     assert_int_equal(os_close(ends[0]), ROUSE_OK);
 }
 
-#if FAULTS_AVAILABLE
 TEST(interrupted_calls_are_repeated)
 {
+    test_needs("faults");
     static const char *const names[] = {"read", "write", "recv", "send", "readv", "writev", "recvmsg", "sendmsg"};
     for (size_t i = 0; i < MEDIA; i++) {
         int ends[2];
@@ -329,6 +328,7 @@ TEST(interrupted_calls_are_repeated)
 
 TEST(the_write_error_of_a_vanishing_macos_socket_is_a_reset_and_not_retried)
 {
+    test_needs("faults");
     int ends[2];
     make_tcp_pair(ends);
     faults_syscall("send", 1, EPROTOTYPE, FAULTS_ALWAYS);
@@ -337,7 +337,6 @@ TEST(the_write_error_of_a_vanishing_macos_socket_is_a_reset_and_not_retried)
     faults_reset();
     close_both(ends);
 }
-#endif
 
 /* ---- SIGPIPE ---- */
 

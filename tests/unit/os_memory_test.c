@@ -85,9 +85,9 @@ TEST(discarded_pages_stay_usable)
     os_pages_release(memory, 16 * page);
 }
 
-#if FAULTS_AVAILABLE
 TEST(pages_that_cannot_be_unmapped_give_their_memory_back)
 {
+    test_needs("faults");
     unsigned char *memory = reserve(4);
     memset(memory, 0xff, 4 * page);
     faults_syscall("munmap", 1, ENOMEM, 1);
@@ -99,6 +99,7 @@ TEST(pages_that_cannot_be_unmapped_give_their_memory_back)
 
 TEST(pages_are_given_without_advice_too)
 {
+    test_needs("faults");
     faults_syscall("madvise", 1, EINVAL, 1);
     unsigned char *memory = reserve(4);
     memset(memory, 0xff, 4 * page);
@@ -106,7 +107,6 @@ TEST(pages_are_given_without_advice_too)
     faults_syscall("mmap", 1, ENOMEM, 1);
     assert_null(os_pages_reserve(page));
 }
-#endif
 
 /* ---- guards ---- */
 

@@ -54,9 +54,9 @@ TEST(notifying_never_blocks_and_keeps_errno)
     os_event_close(&event);
 }
 
-#if FAULTS_AVAILABLE && defined(__linux__)
 TEST(an_event_that_the_system_refuses_leaves_nothing)
 {
+    test_needs("faults");
     os_event event;
     faults_syscall("eventfd", 1, EMFILE, 1);
     assert_int_equal(os_event_open(&event), ROUSE_TOO_MANY_FILES);
@@ -64,6 +64,7 @@ TEST(an_event_that_the_system_refuses_leaves_nothing)
 
 TEST(an_interrupted_notification_is_repeated)
 {
+    test_needs("faults");
     os_event event;
     assert_int_equal(os_event_open(&event), ROUSE_OK);
     faults_syscall("write", 1, EINTR, 3);
@@ -74,7 +75,6 @@ TEST(an_interrupted_notification_is_repeated)
     assert_int_equal(os_is_ready(event.readable, ROUSE_READABLE), 0);
     os_event_close(&event);
 }
-#endif
 
 /* ---- signals ---- */
 
@@ -181,9 +181,9 @@ TEST(a_blocking_call_goes_on_after_a_signal)
     close(ends[1]);
 }
 
-#if FAULTS_AVAILABLE
 TEST(a_handler_that_the_system_refuses_is_not_half_installed)
 {
+    test_needs("faults");
     faults_syscall("sigaction", 1, EINVAL, 1);
     assert_int_equal(os_signal_install(ROUSE_SIGNAL_INTERRUPT, note_signal), ROUSE_INVALID);
     assert_int_equal(os_signal_install(ROUSE_SIGNAL_INTERRUPT, note_signal), ROUSE_OK);
@@ -191,7 +191,6 @@ TEST(a_handler_that_the_system_refuses_is_not_half_installed)
     assert_int_equal(ours, ROUSE_SIGNAL_INTERRUPT);
     os_signal_restore(ROUSE_SIGNAL_INTERRUPT);
 }
-#endif
 
 /* ---- faults ---- */
 
@@ -416,9 +415,9 @@ TEST(a_thread_keeps_the_stack_for_signals_that_it_has)
     assert_int_equal(sigaltstack(&before, NULL), 0);
 }
 
-#if FAULTS_AVAILABLE
 TEST(a_hook_that_the_system_refuses_is_not_half_installed)
 {
+    test_needs("faults");
     struct sigaction first[2], now;
     assert_int_equal(sigaction(SIGSEGV, NULL, &first[0]), 0);
     assert_int_equal(sigaction(SIGBUS, NULL, &first[1]), 0);
@@ -438,7 +437,6 @@ TEST(a_hook_that_the_system_refuses_is_not_half_installed)
         os_fault_thread_leave(stack);
     }
 }
-#endif
 
 /* ---- standard error ---- */
 

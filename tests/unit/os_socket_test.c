@@ -101,9 +101,9 @@ TEST(an_unknown_family_is_refused)
     os_close(handle);
 }
 
-#if FAULTS_AVAILABLE
 TEST(a_socket_that_the_system_refuses_leaves_nothing)
 {
+    test_needs("faults");
     os_handle handle;
     rouse_address address = loopback(ROUSE_IPV4, 0);
     faults_syscall("socket", 1, EMFILE, 1);
@@ -119,7 +119,6 @@ TEST(a_socket_that_the_system_refuses_leaves_nothing)
     assert_int_equal(os_tcp_listen(handle, 1), ROUSE_ADDRESS_IN_USE);
     os_close(handle);
 }
-#endif
 
 /* ---- listening ---- */
 
@@ -220,9 +219,9 @@ TEST(an_ipv6_listener_takes_ipv4_connections_unless_told_otherwise)
     }
 }
 
-#if FAULTS_AVAILABLE
 TEST(errors_of_one_connection_pass_and_the_next_is_accepted)
 {
+    test_needs("faults");
     static const int errors[] = {ECONNABORTED, EPROTO,      EPERM,     ENETDOWN,  EHOSTUNREACH,
                                  ENETUNREACH,  ENOPROTOOPT, EHOSTDOWN, ETIMEDOUT, ENONET};
     rouse_address address;
@@ -246,6 +245,7 @@ TEST(errors_of_one_connection_pass_and_the_next_is_accepted)
 
 TEST(exhaustion_is_told_from_other_errors_of_accepting)
 {
+    test_needs("faults");
     static const int exhausted[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
     static const int lasting[] = {EBADF, EINVAL, EOPNOTSUPP, ENOTSOCK, EFAULT};
     rouse_address address;
@@ -267,7 +267,6 @@ TEST(exhaustion_is_told_from_other_errors_of_accepting)
     assert_false(os_accept_error_passes(ROUSE_PENDING));
     os_close(listener);
 }
-#endif
 
 /* ---- connecting ---- */
 
@@ -330,9 +329,9 @@ TEST(a_connect_whose_error_somebody_else_has_taken_has_failed_still)
     os_close(handle);
 }
 
-#if FAULTS_AVAILABLE
 TEST(an_interrupted_connect_goes_on)
 {
+    test_needs("faults");
     rouse_address address;
     os_handle listener = listen_on(ROUSE_IPV4, &address, 8), handle;
     assert_int_equal(os_tcp_open(&handle, ROUSE_IPV4), ROUSE_OK);
@@ -346,6 +345,7 @@ TEST(an_interrupted_connect_goes_on)
 
 TEST(a_connect_whose_result_cannot_be_learnt_has_failed)
 {
+    test_needs("faults");
     rouse_address address;
     os_handle listener = listen_on(ROUSE_IPV4, &address, 8);
     os_handle handle = connect_to(&address);
@@ -360,6 +360,7 @@ TEST(a_connect_whose_result_cannot_be_learnt_has_failed)
 
 TEST(a_connect_without_a_local_port_is_not_taken_for_pending)
 {
+    test_needs("faults");
     rouse_address address = loopback(ROUSE_IPV4, 9);
     os_handle handle;
     assert_int_equal(os_tcp_open(&handle, ROUSE_IPV4), ROUSE_OK);
@@ -371,7 +372,6 @@ TEST(a_connect_without_a_local_port_is_not_taken_for_pending)
     assert_int_equal(os_tcp_connect(handle, &address), ROUSE_NETWORK_UNREACHABLE);
     os_close(handle);
 }
-#endif
 
 /* ---- ending ---- */
 

@@ -31,9 +31,9 @@ TEST(the_clock_never_goes_back)
     }
 }
 
-#if FAULTS_AVAILABLE
 TEST(the_clock_never_goes_back_when_that_of_the_system_does)
 {
+    test_needs("faults");
     static const int64_t steps[] = {-1, -ROUSE_S(1), ROUSE_S(3600), -ROUSE_S(3600), -999999, -1000000, -1000001};
     uint64_t state = 1;
     int64_t last = os_now();
@@ -49,6 +49,7 @@ TEST(the_clock_never_goes_back_when_that_of_the_system_does)
 
 TEST(the_clock_goes_on_after_a_large_step_back)
 {
+    test_needs("faults");
     int64_t before = os_now();
     faults_clock_step(-ROUSE_S(3600));
     assert_true(os_now() - before < ROUSE_S(10));
@@ -61,6 +62,7 @@ TEST(the_clock_goes_on_after_a_large_step_back)
 
 TEST(the_clock_does_not_run_ahead_of_small_steps_back)
 {
+    test_needs("faults");
     int64_t real = test_now_ns(), start = os_now(); /* in this order: time may pass in between */
     for (int i = 0; i < 1000; i++) {
         faults_clock_step(-100000);
@@ -85,6 +87,7 @@ static void read_clock_for_a_while(void *argument)
 
 TEST(every_thread_sees_steps_back_as_time_that_goes_on)
 {
+    test_needs("faults");
     atomic_bool stop = false;
     os_thread threads[3];
     int64_t start = os_now(), steps = (int64_t)test_scale(200, 2000);
@@ -103,13 +106,13 @@ TEST(every_thread_sees_steps_back_as_time_that_goes_on)
 
 TEST(the_clock_stands_still_while_the_system_has_none)
 {
+    test_needs("faults");
     int64_t before = os_now();
     faults_syscall("clock_gettime", 1, EPERM, 10);
     for (int i = 0; i < 10; i++)
         assert_true(os_now() == before);
     assert_true(os_now() > before);
 }
-#endif
 
 /* ---- random numbers and processors ---- */
 
@@ -235,9 +238,9 @@ TEST(a_thread_has_a_stack_of_some_size_and_its_name)
 }
 #endif
 
-#if FAULTS_AVAILABLE
 TEST(a_thread_that_the_system_refuses_is_reported_and_leaves_nothing)
 {
+    test_needs("faults");
     struct report report = {.ran = 0};
     os_thread thread;
     faults_syscall("pthread_create", 1, EAGAIN, 1);
@@ -247,7 +250,6 @@ TEST(a_thread_that_the_system_refuses_is_reported_and_leaves_nothing)
         assert_int_equal(os_thread_start(&thread, fill_report, &report, "some"), ROUSE_NO_MEMORY);
     assert_int_equal(report.ran, 0);
 }
-#endif
 
 static void use_current(void *argument)
 {

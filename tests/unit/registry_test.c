@@ -209,9 +209,9 @@ TEST(trimming_keeps_what_is_open_and_no_handle_survives_a_trim)
     }
 }
 
-#if FAULTS_AVAILABLE
 TEST(without_memory_for_more_slots_none_is_taken_and_the_others_stay)
 {
+    test_needs("faults");
     uintptr_t handles[CHUNK];
     struct slot *slot;
     if (test_is_sanitized())
@@ -225,4 +225,3 @@ TEST(without_memory_for_more_slots_none_is_taken_and_the_others_stay)
         close_slot(handles[i]);
     close_slot(open_slot(&slot));
 }
-#endif

@@ -318,7 +318,7 @@ TEST(free_stacks_give_back_what_lies_below_8_kib_but_for_some)
     struct fixture f;
     fixture_init(&f);
     if (f.page > 8 * KIB)
-        skip();
+        test_skip("pages are larger");
     size_t canary = f.page; /* its page, in debug builds */
     size_t some = 16 * 40 * KIB / 400;
     for (int round = 0; round < 3; round++) {
@@ -335,7 +335,7 @@ TEST(a_stack_that_is_always_used_up_to_8_kib_is_given_back_once_at_most)
     struct fixture f;
     fixture_init(&f);
     if (f.page > 4 * KIB)
-        skip();
+        test_skip("pages are larger");
     (void)kept_bytes_after(&f, 8 * KIB - 64, false);
     faults_reset();
     (void)kept_bytes_after(&f, 8 * KIB - 64, false);
@@ -563,8 +563,7 @@ static void let_guards_run_out(void)
 
 TEST(when_guards_have_run_out_a_stack_is_refused_unless_it_may_be_without)
 {
-    if (!FAULTS_AVAILABLE)
-        skip();
+    test_needs("faults");
     struct fixture f;
     struct stack *first, *second, *odd, *none = NULL;
     fixture_init(&f);
@@ -620,8 +619,7 @@ static void overwrite_the_low_end(void *argument)
 TEST(a_release_finds_that_a_stack_without_guard_has_overflowed)
 {
     static char text[64 * 1024];
-    if (!FAULTS_AVAILABLE)
-        skip();
+    test_needs("faults");
     assert_true(run_child(overwrite_the_low_end, text, sizeof text) != 0);
     assert_non_null(strstr(text, "rouse: stack overflow in careless: its stack has 65536 bytes\n"));
 }
@@ -694,8 +692,7 @@ TEST(when_memory_runs_out_at_any_point_nothing_is_left)
 TEST(when_the_system_refuses_memory_at_any_point_nothing_is_left)
 {
     struct some more_than_a_slab = {70, false};
-    if (!FAULTS_AVAILABLE)
-        skip();
+    test_needs("faults");
     (void)os_guard_is_light(); /* maps a page to find out */
     assert_true(test_each_failing_call("mmap", ENOMEM, acquire_and_release_some, &more_than_a_slab) > 0);
 }
@@ -703,8 +700,7 @@ TEST(when_the_system_refuses_memory_at_any_point_nothing_is_left)
 TEST(when_the_system_refuses_a_guard_at_any_point_nothing_is_left)
 {
     struct some with = {11, false}, without = {11, true};
-    if (!FAULTS_AVAILABLE)
-        skip();
+    test_needs("faults");
     const char *call = os_guard_is_light() ? "madvise" : "mprotect";
     assert_true(test_each_failing_call(call, ENOMEM, acquire_and_release_some, &with) > 0);
     assert_true(test_each_failing_call(call, EINVAL, acquire_and_release_some, &with) > 0);
@@ -713,8 +709,7 @@ TEST(when_the_system_refuses_a_guard_at_any_point_nothing_is_left)
 
 TEST(a_small_slab_will_do_where_a_large_one_is_refused)
 {
-    if (!FAULTS_AVAILABLE)
-        skip();
+    test_needs("faults");
     struct fixture f;
     fixture_init(&f);
     (void)os_guard_is_light();

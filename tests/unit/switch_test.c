@@ -257,7 +257,7 @@ TEST(the_registers_that_a_callee_preserves_survive)
 {
     uint64_t here[6] = {1, 2, 3, 4, 5, 6}, expected[6], there[6] = {11, 12, 13, 14, 15, 16};
     if (FAULTS_SANITIZED) /* no annotations here, so that nothing comes between the switches */
-        skip();
+        test_skip("sanitizers come between");
     void *stack = map_stack();
     memcpy(expected, here, sizeof here);
     switch_prepare(&register_contexts[1], stack, STACK_BYTES, fill_registers, there);
@@ -342,7 +342,7 @@ static void enable_a_trap(struct fiber *fiber)
 TEST(enabled_floating_point_traps_belong_to_the_context)
 {
     if (test_is_valgrind()) /* knows no traps */
-        skip();
+        test_skip("valgrind knows no traps");
     struct fiber fiber;
     fiber_init(&fiber, enable_a_trap);
     resume(&fiber);

@@ -1,0 +1,28 @@
+# What the target and the backend can do, as far as tests need it; the only place that says so. A test asks for a
+# capability (test_needs, TEST_FILE_NEEDS in support/harness.h), never for a system or a backend by name. Sets
+# rouse_test_capabilities, all names, and rouse_test_available, those that are there.
+
+set(rouse_test_capabilities
+    real-threads  # threads of the system run side by side, and blocking calls of theirs wait in real time
+    descriptors   # pipes, terminals and other things that are not sockets are descriptors that can be waited for
+    unix-sockets  # AF_UNIX
+    fork          # a process can be forked, and goes on in both
+    signals       # POSIX signals: handlers, masks, a process can send itself one
+    processes     # programs can be started, and ended by a signal
+    faults        # system calls and allocations can be made to fail, and the clock can be moved (support/faults.h)
+    proc-files    # /proc tells about this process
+    leftovers     # the kernel tracks open descriptions: one that was closed while a copy lives on goes on reporting
+    urgent-data   # TCP's out-of-band byte is told from others
+    shared-library # the library can be loaded at run time
+)
+
+set(rouse_test_available real-threads urgent-data processes)
+if(UNIX)
+    list(APPEND rouse_test_available descriptors unix-sockets fork signals shared-library)
+endif()
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    list(APPEND rouse_test_available faults proc-files)
+endif()
+if(ROUSE_BACKEND STREQUAL "epoll")
+    list(APPEND rouse_test_available leftovers)
+endif()
