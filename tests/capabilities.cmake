@@ -3,25 +3,25 @@
 # rouse_test_capabilities, all names, and rouse_test_available, those that are there.
 
 set(rouse_test_capabilities
-    real-threads  # threads of the system run side by side, and blocking calls of theirs wait in real time
+    real_threads  # threads of the system run side by side, and blocking calls of theirs wait in real time
     descriptors   # pipes, terminals and other things that are not sockets are descriptors that can be waited for
-    unix-sockets  # AF_UNIX
+    unix_sockets  # AF_UNIX
     fork          # a process can be forked, and goes on in both
     signals       # POSIX signals: handlers, masks, a process can send itself one
     processes     # programs can be started, and ended by a signal
     faults        # system calls and allocations can be made to fail, and the clock can be moved (support/faults.h)
-    proc-files    # /proc tells about this process
+    proc_files    # /proc tells about this process
     leftovers     # the kernel tracks open descriptions: one that was closed while a copy lives on goes on reporting
-    urgent-data   # TCP's out-of-band byte is told from others
-    shared-library # the library can be loaded at run time
+    urgent_data   # TCP's out-of-band byte is told from others
+    shared_library # the library can be loaded at run time
 )
 
-set(rouse_test_available real-threads urgent-data processes)
+set(rouse_test_available real_threads urgent_data processes)
 if(UNIX)
-    list(APPEND rouse_test_available descriptors unix-sockets fork signals shared-library)
+    list(APPEND rouse_test_available descriptors unix_sockets fork signals shared_library)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-    list(APPEND rouse_test_available faults proc-files)
+    list(APPEND rouse_test_available faults proc_files)
 endif()
 if(ROUSE_BACKEND STREQUAL "epoll")
     list(APPEND rouse_test_available leftovers)

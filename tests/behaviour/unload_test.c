@@ -5,7 +5,7 @@
 
 #include <dlfcn.h>
 
-TEST_FILE_NEEDS(shared - library, proc - files)
+TEST_FILE_NEEDS(shared_library, proc_files)
 
 #if !defined(ROUSE_SHARED_PATH)
 #define ROUSE_SHARED_PATH ""

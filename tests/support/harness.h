@@ -78,7 +78,7 @@ bool test_has(const char *capability);
 void test_skip(const char *reason);
 
 /* For a file that does not even compile without them: the build leaves it out, and CTest reports its tests as skipped.
- * Stands at the start of a line, where the build looks for it: TEST_FILE_NEEDS(fork, unix-sockets) */
+ * Stands at the start of a line, where the build looks for it: TEST_FILE_NEEDS(fork, unix_sockets) */
 #define TEST_FILE_NEEDS(...)
 
 /* Changes how long the test may take, from now on. The default is 50 s, and more under slow tools. */
