@@ -9,13 +9,16 @@
  *
  *   open     makes the kernel object and the wake-up path; leaves nothing half made on failure.
  *   close    releases everything; waits until nothing is lent to the kernel.
- *   attach   starts tracking; refuses a handle that cannot be polled (NOT_POLLABLE); reports readiness that exists already.
+ *   attach   starts tracking; refuses a handle that cannot be polled (NOT_POLLABLE). No event is owed before it is armed.
  *            ALREADY_EXISTS if the handle is tracked already, under whatever token: for another source that has it too, or
  *            because it was closed behind the caller's back while a copy lived on. Detaching this source ends that.
- *   arm      the first moment from now on at which one of the channels is or becomes ready yields an event. Nothing to do
- *            where the kernel reports edges.
+ *   arm      the first moment from now on at which one of the channels is or becomes ready yields an event, which may end
+ *            the arming of all channels: the caller then arms again what is still waited for. The channels are all that
+ *            is waited for, not only what is new. Nothing to do where the kernel reports edges; events that nobody
+ *            armed are allowed.
  *   detach   stops tracking; answers BACKEND_DONE, or BACKEND_LATER when one more event, marked retired, will come for
- *            the token. `closing` says that the handle is closed next and was never shared, so that the kernel's own
+ *            the token, because the kernel still has memory of the backend's. The caller may forget the source and close
+ *            the handle in either case. `closing` says that the handle is closed next and was never shared, so that the kernel's own
  *            removal is enough. Errors of the kernel are of no interest: the source is forgotten.
  *   wait     blocks until something happens, backend_wake, or the deadline, at most 30 minutes. May return 0 early.
  *            Interrupted: 0. A deadline in the past does not block. Rounds up, never down.

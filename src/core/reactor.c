@@ -77,6 +77,8 @@ static void wake_detached(struct slot *slot, uintptr_t handle)
 static void attach_again(struct slot *slot, uintptr_t handle, void *context)
 {
     struct reactor *reactor = context;
+    struct wait_batch batch;
+    wait_batch_init(&batch);
     if (slot->reactor == reactor) {
         slot->source.record = NULL;
         if (backend_attach(reactor->backend, &slot->source, handle) != ROUSE_OK) {
@@ -84,8 +86,10 @@ static void attach_again(struct slot *slot, uintptr_t handle, void *context)
             wake_detached(slot, handle);
             return;
         }
+        waker_map_rearm(slot, &batch);
     }
     lock_release(&slot->lock);
+    wait_batch_wake(&batch);
 }
 
 /* A closed descriptor whose description somebody else keeps open reports for ever and cannot be removed any more, for its
@@ -134,7 +138,9 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
     uint32_t stale = 0;
     for (int i = 0; i < count; i++) {
         const struct backend_event *event = &reactor->events[i];
-        if (!waker_map_dispatch(reactor, event->token, event->channels))
+        /* RETIRED: the slot was detached, and has another generation or another reactor. What the kernel had lent to it
+         * was the backend's. */
+        if (event->kind == BACKEND_READY && !waker_map_dispatch(reactor, event->token, event->channels))
             stale++;
     }
     if (count > 0)

@@ -13,6 +13,14 @@ static unsigned wanted(const struct slot *slot)
            (list_is_empty(&slot->write.waiters) ? 0u : (unsigned)BACKEND_WRITE);
 }
 
+/* Which channels must be armed: those that somebody waits for and that are not ready. Who waits for a ready one is woken by
+ * those who leave it; armed, a kernel that reports levels would tell of it again and again. */
+static unsigned to_arm(const struct slot *slot)
+{
+    return wanted(slot) &
+           ~((slot->read.ready ? (unsigned)BACKEND_READ : 0u) | (slot->write.ready ? (unsigned)BACKEND_WRITE : 0u));
+}
+
 /* Under the lock, in a forked child that waits itself for what its parent waits for: the parent's waiters are not here, and
  * their wakers may lead to locks that are held for ever. Readiness is what the parent's events said: only attaching tells. */
 static void forget_parent(struct slot *slot)
@@ -58,7 +66,7 @@ static int insert(struct slot *slot, struct channel *channel, struct wait_node *
         slot->reactor = reactor;
     }
     unsigned direction = channel == &slot->read ? BACKEND_READ : BACKEND_WRITE;
-    int status = backend_arm(slot->reactor->backend, &slot->source, wanted(slot) | direction);
+    int status = backend_arm(slot->reactor->backend, &slot->source, to_arm(slot) | direction);
     if (status != ROUSE_OK)
         return status;
     rouse_waker old = {NULL, NULL};
@@ -215,8 +223,9 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
         rouse_waker_drop(&spare);
         return outcome == CALL_BLOCKED ? ROUSE_CLOSED : ROUSE_OK;
     }
-    if (outcome != CALL_PROGRESS && channel->tick == call->tick &&
-        !(slot->flags & SLOT_URGENT && outcome == CALL_DRAINED))
+    bool cleared = outcome != CALL_PROGRESS && channel->tick == call->tick &&
+                   !(slot->flags & SLOT_URGENT && outcome == CALL_DRAINED);
+    if (cleared)
         channel->ready = false;
     if (outcome == CALL_BLOCKED && slot->flags & SLOT_DOOMED)
         status = ROUSE_CLOSED;
@@ -226,12 +235,21 @@ int waker_map_end(struct slot_call *call, enum call_outcome outcome, struct wait
                                            : insert(slot, channel, node, &spare, reactor);
     else if (channel->ready)
         wait_fire_first(&channel->waiters, &batch); /* hand on what this call leaves behind */
+    if (status != ROUSE_PENDING && cleared)
+        waker_map_rearm(slot, &batch); /* of a drained channel: the others who wait for it */
     uintptr_t handle = registry_handle(slot);
     lock_release(&slot->lock);
     if (status == ROUSE_ALREADY_EXISTS)
         status = remove_leftover(handle, reactor);
-    if (batch.count > 0)
+    while (batch.count > 0) {
+        bool more = wait_batch_is_full(&batch); /* arming has failed for many */
         wait_batch_wake(&batch);
+        slot = more ? registry_acquire(handle) : NULL;
+        if (slot) {
+            waker_map_rearm(slot, &batch);
+            lock_release(&slot->lock);
+        }
+    }
     if (spare.table)
         rouse_waker_drop(&spare);
     return status;
@@ -271,6 +289,14 @@ void waker_map_fire(struct slot *slot, unsigned channels, struct wait_batch *bat
         fire_channel(&slot->read, all, batch);
     if (channels & BACKEND_WRITE)
         fire_channel(&slot->write, all, batch);
+}
+
+/* Those who go on waiting try again if that fails, and learn why when they come to wait. */
+void waker_map_rearm(struct slot *slot, struct wait_batch *batch)
+{
+    unsigned channels = to_arm(slot);
+    if (channels && slot->reactor && backend_arm(slot->reactor->backend, &slot->source, channels) != ROUSE_OK)
+        waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, batch);
 }
 
 static void set_ready(struct channel *channel)
@@ -317,9 +343,7 @@ bool waker_map_dispatch(struct reactor *reactor, uint64_t token, unsigned channe
                 slot->flags |= SLOT_URGENT;
             found = true;
             waker_map_fire(slot, channels, &batch);
-            /* Those who go on waiting try again if that fails, and learn why when they come to wait. */
-            if (wanted(slot) && backend_arm(reactor->backend, &slot->source, wanted(slot)) != ROUSE_OK)
-                waker_map_fire(slot, BACKEND_READ | BACKEND_WRITE | BACKEND_HANGUP, &batch);
+            waker_map_rearm(slot, &batch);
             more = wait_batch_is_full(&batch);
         }
         lock_release(&slot->lock);

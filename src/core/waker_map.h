@@ -53,6 +53,9 @@ int waker_map_close(uintptr_t handle, os_handle *kept);
 
 /* Under the slot's lock. Channels are enum backend_channel; at most one batch is taken. */
 void waker_map_fire(struct slot *slot, unsigned channels, struct wait_batch *batch);
+/* Arms what somebody waits for and is not ready: after an event, which disarms the whole source where events come once, and
+ * when a channel is not ready any more. */
+void waker_map_rearm(struct slot *slot, struct wait_batch *batch);
 void waker_map_detach(struct slot *slot, bool closing);
 
 #endif

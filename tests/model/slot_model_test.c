@@ -36,6 +36,7 @@ static unsigned taken[MODEL_THREADS]; /* items, by reader */
 static unsigned done[MODEL_THREADS];  /* 1: that thread has ended */
 static unsigned at_once;              /* items in one arrival */
 static bool takes_all;                /* what there is, and knows from the short count that it is all */
+static bool knows_the_last;           /* takes one, and knows if that was all */
 static unsigned workers;              /* threads that must end, the first ones */
 
 /* ---- what stands below ---- */
@@ -196,9 +197,10 @@ static enum call_outcome take_some(struct slot_call *call, unsigned channel)
     lock_acquire(&descriptor->lock);
     got = takes_all ? *items : *items > 0;
     *items -= got;
+    bool was_all = takes_all || (knows_the_last && *items == 0);
     lock_release(&descriptor->lock);
     taken[model_self()] += got;
-    return !got ? CALL_BLOCKED : takes_all ? CALL_DRAINED : CALL_PROGRESS;
+    return !got ? CALL_BLOCKED : was_all ? CALL_DRAINED : CALL_PROGRESS;
 }
 
 /* One attempt, as the operations of streams make it. */
@@ -351,7 +353,7 @@ static void bring(unsigned to_read, unsigned to_write, unsigned of_each)
     arrivals[BACKEND_WRITE] = to_write;
     wanted_items = of_each;
     at_once = 1;
-    takes_all = false;
+    takes_all = knows_the_last = false;
 }
 
 /* ---- readiness ---- */
@@ -397,6 +399,10 @@ TEST(of_two_readers_the_one_that_takes_something_hands_on)
     run(&model, 2);
     bring(1, 0, 1);
     at_once = 2;
+    run(&model, 2);
+    model.name = "slot readers, drained";
+    bring(2, 0, 1);
+    knows_the_last = true;
     run(&model, 2);
 }
 
