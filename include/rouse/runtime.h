@@ -74,7 +74,8 @@ typedef void rouse_report_function(void *context, const rouse_leftover *leftover
  * end, stops the threads and frees everything. ROUSE_OK if nothing was left when it began to cancel but what it could
  * end; TIMED_OUT if tasks did not end in time: each is reported (report may be NULL; a fiber that computes on keeps those of
  * its worker from ending too), nothing that they can reach is freed and the runtime stays valid for another call. Streams that are still open and attached to it are reported too;
- * they stay open. Not from a task of the runtime: BUSY. Two threads at once: one gets BUSY. Once it has answered ROUSE_OK the
+ * they stay open. Not from a task of the runtime: BUSY. Two threads at once: one gets BUSY; so does
+ * this call while another thread drives the runtime, if that has no threads of its own. Once it has answered ROUSE_OK the
  * runtime is gone: no other thread may then be inside a call that was given it (rouse_spawn_on, rouse_block_on,
  * rouse_runtime_turn, rouse_runtime_stats ...), or begin one. What names a task may go on: rouse_join, rouse_abort,
  * rouse_detach, rouse_is_finished, wakers. The default runtime is ended as by rouse_default_shutdown, and made anew when

@@ -85,20 +85,6 @@ static ptrdiff_t await_in_fiber(rouse_op *op, struct surroundings *around)
     return answer;
 }
 
-ptrdiff_t rouse_op_await(rouse_op *op)
-{
-    struct local *local = local_current();
-    if (!op)
-        return ROUSE_INVALID;
-    if (!local)
-        return await_in_plain_thread(op);
-    if (runtime_is_forked(runtime_of_scheduler(local->scheduler)))
-        return ROUSE_FORKED;
-    if (!local->around || !local->around->suspend)
-        return ROUSE_IN_POLL;
-    return await_in_fiber(op, local->around);
-}
-
 /* A plain thread may have to drive the task's runtime, which may end meanwhile: it stays inside the gate, which shutdown
  * waits for when all tasks have completed. The runtime of a completed task may be gone, and nobody waits for it.
  * `waiter` NULL: one is made if it is needed. */
@@ -121,6 +107,22 @@ static int join_in_thread(rouse_op *op, struct task_cell *cell, struct thread_wa
     }
     atomic_size_sub(&slab->gate, 1, RELEASE);
     return finished ? (int)rouse_op_poll(op, &context) : answer;
+}
+
+ptrdiff_t rouse_op_await(rouse_op *op)
+{
+    struct local *local = local_current();
+    if (!op)
+        return ROUSE_INVALID;
+    if (!local) {
+        struct task_cell *joined = join_cell(op);
+        return joined ? join_in_thread(op, joined, NULL) : await_in_plain_thread(op);
+    }
+    if (runtime_is_forked(runtime_of_scheduler(local->scheduler)))
+        return ROUSE_FORKED;
+    if (!local->around || !local->around->suspend)
+        return ROUSE_IN_POLL;
+    return await_in_fiber(op, local->around);
 }
 
 int runtime_join(rouse_task *task, void *result, struct thread_waiter *waiter)

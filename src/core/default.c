@@ -35,7 +35,10 @@ static void rest(void)
 
 static void go_on(bool in_child)
 {
-    (void)in_child;
+    /* What the parent's other threads have borrowed, or were ending, is not in this process. With a runtime, the parent's,
+     * that is settled when the child gives it up. */
+    if (in_child && !atomic_ptr_load(&the_default.runtime, RELAXED))
+        atomic_size_store(&the_default.borrows, 0, RELAXED);
     lock_release(&the_default.lock);
 }
 
@@ -124,7 +127,11 @@ int default_borrow(void)
 
 void default_return(void)
 {
-    atomic_size_sub(&the_default.borrows, 1, RELEASE); /* with rouse_default_shutdown */
+    size_t borrows = atomic_size_load(&the_default.borrows, RELAXED);
+    do
+        if (!(borrows & ~ENDING)) /* this thread has forked since, and the child does not count what was before */
+            return;
+    while (!atomic_size_cas_weak(&the_default.borrows, &borrows, borrows - 1, RELEASE, RELAXED)); /* with default_end */
 }
 
 int runtime_borrow(rouse_runtime **runtime)

@@ -89,6 +89,12 @@ static int join_cancel(rouse_op *op)
 
 static const struct op_type join_type = {"join", join_poll, join_cancel, NULL};
 
+struct task_cell *join_cell(const rouse_op *op)
+{
+    const struct join_op *join = (const struct join_op *)(const void *)op;
+    return op_type(op) == &join_type && join->task ? join->task->cell : NULL;
+}
+
 void rouse_join_init(rouse_op *op, rouse_task *task, void *result)
 {
     if (op)

@@ -30,6 +30,9 @@ static inline void op_set_type(rouse_op *op, const struct op_type *type)
     ((struct op_head *)(void *)op)->type = type;
 }
 
+/* The task that a join waits for; NULL for every other operation. */
+struct task_cell *join_cell(const rouse_op *op);
+
 /* For the everyday calls: awaits an operation in the caller's frame and answers it as a status. */
 static inline int op_await_status(rouse_op *op)
 {

@@ -104,7 +104,7 @@ void placement_resubmit(struct local *local, struct task_cell *cell)
         return;
     worker_push(worker, cell);
     /* A lone task that yields runs again here; with others beside it a peer may help. */
-    if (worker->steals && (ring_length(&worker->ring) > 1 || atomic_ptr_load(&worker->slot, RELAXED)))
+    if (worker->steals && ring_length(&worker->ring) > (atomic_ptr_load(&worker->slot, RELAXED) ? 0u : 1u))
         worker_notify(worker->runtime);
 }
 

@@ -44,6 +44,28 @@ int surroundings_status(struct surroundings *around)
     return has_passed(around->top->effective_ns) ? ROUSE_TIMED_OUT : ROUSE_OK;
 }
 
+/* Until when a shield keeps the cancelling of this task away: its own deadline, or the grace's end. */
+static int64_t held_until(const struct surroundings *around)
+{
+    const struct frame *shield = innermost_shield(around);
+    int64_t limit_ns = surroundings_limit(around);
+    return !shield ? INT64_MIN : shield->effective_ns < limit_ns ? shield->effective_ns : limit_ns;
+}
+
+bool surroundings_cancelled(struct surroundings *around)
+{
+    return task_is_cancelled(around->cell) && has_passed(held_until(around));
+}
+
+void surroundings_pend_closing(struct surroundings *around)
+{
+    rouse_waker waker = {around->cell, &task_waker_table};
+    int64_t until_ns = held_until(around);
+    if (around->top && innermost_shield(around) && until_ns != ROUSE_NEVER && !has_passed(until_ns) &&
+        timer_arm(&around->top->timer, until_ns, &waker) != ROUSE_OK)
+        rouse_waker_wake_by_ref(&waker);
+}
+
 void surroundings_pend(struct surroundings *around)
 {
     struct frame *top = around->top;
@@ -153,5 +175,5 @@ void rouse_shield_cancel(rouse_shield *shield)
 int rouse_is_cancelled(void)
 {
     struct surroundings *around = surroundings_current();
-    return around && surroundings_status(around) == ROUSE_CANCELLED;
+    return around && surroundings_cancelled(around);
 }

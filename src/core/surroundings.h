@@ -77,6 +77,13 @@ int surroundings_status(struct surroundings *around);
  * through the operation's waker: several operations may wait under one deadline, each with a waker of its own. */
 void surroundings_pend(struct surroundings *around);
 
+/* The task is cancelled, and no shield keeps that away (any more), whatever deadline may have passed too. */
+bool surroundings_cancelled(struct surroundings *around);
+
+/* Instead of surroundings_pend, for a wait that no deadline ends: the task is woken when a shield's end lets a cancelling
+ * through. */
+void surroundings_pend_closing(struct surroundings *around);
+
 /* The nearest deadline in force here. */
 int64_t surroundings_deadline(const struct surroundings *around);
 

@@ -304,20 +304,28 @@ static struct task_cell *maintain(struct worker *worker)
 /* ---- finding and polling ---- */
 
 /* The two queues take turns, in proportion to what waits in each, as if they were one: a fiber that is always ready, an
- * accept loop under a flood, would else run once for each of the many fibers that it starts. */
+ * accept loop under a flood, would else run once for each of the many fibers that it starts, or they all for each of its
+ * polls. */
 static struct task_cell *pop_in_turn(struct worker *worker)
 {
     struct task_cell *cell = NULL;
     if (!worker->steals)
         return pop_own(worker);
-    if (worker->ring_turns > 0) {
-        worker->ring_turns--;
-        cell = pop_ring(worker);
-        return cell ? cell : pop_own(worker);
+    if (worker->own_turns == 0 && worker->ring_turns == 0) {
+        size_t own = worker->own.count, ring = ring_length(&worker->ring);
+        worker->own_turns = 1 + own / (ring + 1);
+        worker->ring_turns = 1 + ring / (own + 1);
     }
-    cell = pop_own(worker);
-    worker->ring_turns = 1 + ring_length(&worker->ring) / (uint32_t)(worker->own.count + 1);
-    return cell ? cell : pop_ring(worker);
+    if (worker->own_turns > 0) {
+        worker->own_turns--;
+        if ((cell = pop_own(worker)))
+            return cell;
+        worker->own_turns = 0;
+    }
+    if (worker->ring_turns > 0)
+        worker->ring_turns--;
+    cell = pop_ring(worker);
+    return cell ? cell : pop_own(worker);
 }
 
 static struct task_cell *find_local(struct worker *worker)

@@ -33,7 +33,8 @@ struct worker {
     struct slab *slab;        /* cells of the tasks spawned here */
     struct stack_pool stacks; /* of the fibers spawned here */
     uint32_t slot_runs;       /* tasks taken from the slot in a row */
-    uint32_t ring_turns;      /* tasks to take from the ring before the next one of `own` */
+    size_t own_turns;         /* tasks to take from `own` before the next one of the ring */
+    size_t ring_turns;        /* and then from the ring before the next one of `own` */
     uint32_t until_maintenance; /* polls until the shared queue and the reactor are looked at */
     uint32_t interval;          /* polls between two such looks: 61, fewer when polls are long */
     int64_t maintained_ns;      /* when the last look was */

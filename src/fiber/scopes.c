@@ -68,16 +68,14 @@ int rouse_scope_close(rouse_scope *opened)
     bool told = false;
     while (scope_poll_empty(scope, &waker) == ROUSE_PENDING) {
         /* Not cancelled itself, it passes on that its fiber is, and when the grace of that shrinks. */
-        int status = surroundings_status(around);
         int64_t limit_ns = surroundings_limit(around);
-        if (status != ROUSE_OK && task_is_cancelled(around->cell) && (!told || limit_ns < told_ns)) {
+        if (surroundings_cancelled(around) && (!told || limit_ns < told_ns)) {
             told = true;
             told_ns = limit_ns;
             scope_cancel(scope, limit_ns);
             continue;
         }
-        if (status == ROUSE_OK)
-            surroundings_pend(around); /* a shield's end lets the cancelling through */
+        surroundings_pend_closing(around);
         around->suspend(around);
     }
     around->scope = scope->parent;

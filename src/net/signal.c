@@ -58,28 +58,40 @@ static int open_event(void)
     return ROUSE_OK;
 }
 
-/* The stream, and with it the readable end, is for the caller to close with no lock held: that wakes waiters.
- * Handlers may still run on other threads, and waiters be inside a call: the descriptor must not be another's by then. In a
+/* What is for the caller of restore and close_event to close with no lock held, because that wakes waiters. */
+struct ended {
+    rouse_stream *stream; /* with the readable end; NULL: nothing */
+    os_handle notify;     /* the other end, or OS_NO_HANDLE */
+};
+
+/* Handlers may still run on other threads, and waiters be inside a call: the descriptor must not be another's by then. In a
  * forked child those threads are gone, whatever their count says. */
-static rouse_stream *close_event(void)
+static struct ended close_event(void)
 {
     atomic_u32_store(&signals.is_open, 0, SEQ_CST);
     while (signals.process == os_process() && atomic_u32_load(&signals.inside, SEQ_CST) != 0)
         os_thread_yield();
-    if (signals.event.notify != signals.event.readable)
-        exhaustion_close(signals.event.notify);
-    rouse_stream *stream = signals.stream;
+    os_handle notify = signals.event.notify;
+    struct ended ended = {signals.stream, notify != signals.event.readable ? notify : OS_NO_HANDLE};
     signals.stream = NULL;
-    return stream;
+    return ended;
 }
 
-/* Under the lock. Puts back those of `which` that are installed; answers a stream to close after the lock, or NULL. */
-static rouse_stream *restore(int which)
+static void close_ended(struct ended ended)
+{
+    if (ended.stream)
+        rouse_close(ended.stream);
+    if (ended.notify != OS_NO_HANDLE)
+        exhaustion_close(ended.notify);
+}
+
+/* Under the lock. Puts back those of `which` that are installed. */
+static struct ended restore(int which)
 {
     for (int signal = 1; signal <= SIGNALS_ALL; signal *= 2)
         if (signals.installed & which & signal)
             os_signal_restore(signal);
-    return signals.installed && !(signals.installed &= ~which) ? close_event() : NULL;
+    return signals.installed && !(signals.installed &= ~which) ? close_event() : (struct ended){NULL, OS_NO_HANDLE};
 }
 
 static void rest(void)
@@ -102,7 +114,7 @@ OS_WHEN_LOADED static void watch_forks(void)
 static int install(int wanted)
 {
     int status = ROUSE_OK, added = 0;
-    rouse_stream *ended = NULL;
+    struct ended ended = {NULL, OS_NO_HANDLE};
     lock_acquire(&signals.lock);
     if (!signals.installed)
         status = open_event();
@@ -122,8 +134,7 @@ static int install(int wanted)
     else if (status != ROUSE_OK)
         ended = restore(added);
     lock_release(&signals.lock);
-    if (ended)
-        rouse_close(ended);
+    close_ended(ended);
     return status;
 }
 
@@ -140,10 +151,9 @@ int rouse_signal_catch(int wanted)
 void rouse_signal_restore(void)
 {
     lock_acquire(&signals.lock);
-    rouse_stream *ended = restore(SIGNALS_ALL);
+    struct ended ended = restore(SIGNALS_ALL);
     lock_release(&signals.lock);
-    if (ended)
-        rouse_close(ended);
+    close_ended(ended);
 }
 
 struct signal_op {

@@ -134,6 +134,56 @@ TEST(a_forked_child_gives_the_default_runtime_up_and_gets_its_own)
     assert_int_equal(rouse_default_shutdown(ROUSE_S(10)), ROUSE_OK);
 }
 
+static atomic_bool user_waits;
+static rouse_waker user_waiter;
+
+static ptrdiff_t wait_for_ever(void *object, void *data, size_t length, rouse_context *context)
+{
+    (void)object, (void)data, (void)length;
+    if (!atomic_load(&user_waits)) {
+        user_waiter = rouse_waker_clone(&context->waker);
+        atomic_store(&user_waits, true);
+        return ROUSE_PENDING;
+    }
+    return 0;
+}
+
+static ptrdiff_t write_nothing(void *object, const void *data, size_t length, rouse_context *context)
+{
+    (void)object, (void)data, (void)length, (void)context;
+    return ROUSE_BROKEN_PIPE;
+}
+
+static void read_users_stream(void *stream)
+{
+    char byte;
+    require_int(rouse_read(stream, &byte, 1), ==, 0);
+}
+
+static void end_the_first_default(void *argument)
+{
+    (void)argument;
+    if (FORK_THREADS) {
+        require_int(rouse_block_on(NULL, &three, NULL, NULL), ==, 3);
+        require_int(rouse_default_shutdown(ROUSE_S(10)), ==, ROUSE_OK);
+    }
+}
+
+/* That thread waits in no runtime, and none was there when the process forked. */
+TEST(a_child_ends_its_default_runtime_whatever_a_thread_of_the_parent_waits_for)
+{
+    static const rouse_stream_type type = {.name = "silent", .poll_read = wait_for_ever, .poll_write = write_nothing};
+    rouse_stream *stream;
+    test_thread thread;
+    assert_int_equal(rouse_stream_new(&stream, &type, NULL), ROUSE_OK);
+    test_thread_start(&thread, read_users_stream, stream);
+    eventually(atomic_load(&user_waits), ROUSE_S(5));
+    assert_int_equal(in_child(end_the_first_default, NULL), 0);
+    rouse_waker_wake(&user_waiter);
+    test_thread_join(&thread, TEST_SOON);
+    assert_int_equal(rouse_close(stream), ROUSE_OK);
+}
+
 static void wait_in_child(void *argument)
 {
     rouse_task task;

@@ -940,6 +940,61 @@ static void talk_beside_spinners(rouse_runtime *runtime)
     test_close(ends[1]);
 }
 
+struct turns {
+    atomic_bool over;
+    atomic_ulong polls;  /* of the task */
+    atomic_ulong rounds; /* of the fibers together */
+};
+
+static int count_polls(void *state, void *result, rouse_context *context)
+{
+    struct turns *turns = *(struct turns **)state;
+    (void)result;
+    if (atomic_load(&turns->over)) {
+        return ROUSE_OK;
+    }
+    atomic_fetch_add(&turns->polls, 1);
+    rouse_waker_wake_by_ref(&context->waker);
+    return ROUSE_PENDING;
+}
+
+static int count_rounds(void *argument)
+{
+    struct turns *turns = argument;
+    while (!atomic_load(&turns->over)) {
+        atomic_fetch_add(&turns->rounds, 1);
+        require_int(rouse_yield(), ==, ROUSE_OK);
+    }
+    return 0;
+}
+
+/* Fibers are pinned, and lie in another queue than the task: both queues get turns in proportion to what lies in them. */
+TEST(a_task_that_is_always_ready_gets_about_as_many_turns_as_each_of_many_fibers)
+{
+    enum { FIBERS = 200 };
+    static const rouse_task_type type = {.name = "counter", .poll = count_polls, .state_size = sizeof(struct turns *)};
+    static rouse_task fibers[FIBERS];
+    struct turns turns = {.over = false}, *state = &turns;
+    rouse_runtime *runtime = test_runtime_new(TEST_STEALING, 2);
+    rouse_task task;
+    for (int i = 0; i < FIBERS; i++) {
+        assert_int_equal(rouse_spawn_fiber_at(&fibers[i], runtime, count_rounds, &turns, 0, 0, NULL, NULL), ROUSE_OK);
+    }
+    eventually(atomic_load(&turns.rounds) > 50 * FIBERS, ROUSE_S(20));
+    unsigned long before = atomic_load(&turns.rounds);
+    assert_int_equal(rouse_spawn_on(runtime, &task, &type, &state), ROUSE_OK);
+    eventually(atomic_load(&turns.rounds) > before + 500 * FIBERS, ROUSE_S(40));
+    unsigned long of_each = (atomic_load(&turns.rounds) - before) / FIBERS, polls = atomic_load(&turns.polls);
+    atomic_store(&turns.over, true);
+    for (int i = 0; i < FIBERS; i++) {
+        assert_int_equal(rouse_join(&fibers[i], NULL), 0);
+    }
+    assert_int_equal(rouse_join(&task, NULL), ROUSE_OK);
+    test_runtime_end(runtime);
+    require_int(polls, <, of_each * 20);
+    require_int(polls, >, of_each / 20);
+}
+
 TEST(tasks_that_yield_for_ever_starve_neither_others_nor_the_reactor)
 {
     for (int kind = 0; kind < TEST_EXECUTORS; kind++) {

@@ -374,6 +374,71 @@ TEST_SERIAL(closing_under_a_deadline_that_has_passed_waits_without_using_the_pro
     run_on_each(close_under_past_deadline);
 }
 
+static int sleep_20_ms(void *argument)
+{
+    (void)argument;
+    return rouse_sleep(ROUSE_MS(20));
+}
+
+static int hold_deadline_in_shield(void *argument)
+{
+    rouse_shield shield;
+    rouse_scope scope;
+    rouse_deadline deadline;
+    (void)argument;
+    atomic_fetch_add(&started, 1);
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    require_int(rouse_shield_enter(&shield, ROUSE_NEVER), ==, ROUSE_OK);
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    require_int(rouse_go(sleep_20_ms, NULL), ==, ROUSE_OK);
+    require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    int64_t before = test_cpu_ns();
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK); /* the child's status: it was not cancelled */
+    if (!test_is_slow())
+        require_int(test_cpu_ns() - before, <, ROUSE_MS(10));
+    require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
+    return 0;
+}
+
+static int close_under_deadline_in_shield(void *argument)
+{
+    (void)argument;
+    return cancel_one(hold_deadline_in_shield, ROUSE_S(50));
+}
+
+TEST_SERIAL(a_deadline_around_closing_inside_a_shield_cancels_no_children)
+{
+    run_on_each(close_under_deadline_in_shield);
+}
+
+static int outlast_shield(void *argument)
+{
+    rouse_shield shield;
+    (void)argument;
+    atomic_fetch_add(&started, 1);
+    require_int(rouse_sleep(ROUSE_NEVER), ==, ROUSE_CANCELLED);
+    require_int(rouse_shield_enter(&shield, rouse_after(ROUSE_MS(1))), ==, ROUSE_OK);
+    while (!rouse_is_cancelled()) {
+        int status = rouse_sleep(ROUSE_MS(1));
+        require(status == ROUSE_OK || status == ROUSE_TIMED_OUT);
+    }
+    require_int(rouse_sleep(0), ==, ROUSE_TIMED_OUT);
+    require_int(rouse_shield_leave(&shield), ==, ROUSE_OK);
+    return 0;
+}
+
+static int cancel_one_that_outlasts(void *argument)
+{
+    (void)argument;
+    return cancel_one(outlast_shield, ROUSE_S(50));
+}
+
+TEST(a_shield_whose_time_has_passed_holds_no_cancelling_off)
+{
+    run_on_each(cancel_one_that_outlasts);
+}
+
 /* ---- deadlines ---- */
 
 static int expect_deadline(void *argument)

@@ -659,6 +659,21 @@ TEST(tasks_spawned_by_tasks_run_on_the_same_runtime)
     }
 }
 
+/* A runtime without threads of its own is driven by whoever waits for one of its tasks, by whatever call. */
+TEST(awaiting_a_join_drives_the_runtime_as_the_call_does)
+{
+    static const rouse_task_type zero = {.poll = answer_zero};
+    rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
+    rouse_task task;
+    rouse_op op;
+    assert_int_equal(rouse_spawn_on(runtime, &task, &zero, NULL), ROUSE_OK);
+    rouse_join_init(&op, &task, NULL);
+    assert_int_equal(rouse_op_await(&op), ROUSE_OK);
+    assert_null(task.cell);
+    assert_int_equal(rouse_op_await(&op), ROUSE_INVALID); /* it is over */
+    test_runtime_end(runtime);
+}
+
 static void names(rouse_runtime *runtime)
 {
     const rouse_task_type nameless = {.poll = answer_zero};
