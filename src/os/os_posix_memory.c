@@ -1,4 +1,4 @@
-/* Memory: the C library's allocator, pages for stacks, and the guards between them.
+/* Memory: pages for stacks, and the guards between them.
  *
  * A guard is light where the kernel can mark single pages of one mapping (MADV_GUARD_INSTALL, Linux 6.13), else heavy:
  * mprotect cuts the mapping, and the system limits the number of mappings. A light guard that only seems to be there is
@@ -21,25 +21,6 @@
 #include <fcntl.h>
 #include <sys/utsname.h>
 #endif
-
-/* ---- the C library's allocator ---- */
-
-void *os_alloc(size_t size, size_t alignment)
-{
-    if (size == 0)
-        size = 1; /* NULL means out of memory, nothing else */
-    if (size > PTRDIFF_MAX)
-        return NULL;
-    if (alignment <= alignof(max_align_t))
-        return malloc(size);
-    void *memory;
-    return posix_memalign(&memory, alignment, size) == 0 ? memory : NULL;
-}
-
-void os_free(void *memory)
-{
-    free(memory);
-}
 
 /* ---- pages ---- */
 
