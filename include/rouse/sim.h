@@ -24,40 +24,40 @@ extern "C" {
 
 /* What may happen in a world. Initialise with ROUSE_SIM_OPTIONS_INIT. Chances are in a thousand. */
 typedef struct rouse_sim_options {
-    size_t size;             /* sizeof this struct */
-    uint64_t seed;           /* decides everything else */
-    unsigned processors;     /* what a runtime takes for the machine's; 0: 2 */
-    unsigned descriptors;    /* open at once, at most; 0: 1024 */
-    int64_t delay_min_ns;    /* of everything that travels: bytes, ends, connections */
-    int64_t delay_max_ns;    /* 0 for both: 5 µs to 500 µs */
-    int64_t time_limit_ns;   /* of the world's time, after which the run is given up; 0: a day */
-    uint64_t step_limit;     /* of decisions who runs next, likewise; 0: 50 million */
-    unsigned short_counts;   /* that a read or write moves less than it could */
-    unsigned spurious;       /* that an event comes for nothing, that a sleep ends for no reason */
-    unsigned duplicates;     /* that an event comes twice */
-    unsigned late;           /* that the kernel gives memory back only later */
-    unsigned preempt;        /* that another thread goes on where this one could */
-    unsigned resets;         /* that a connection breaks, at a read or write */
-    unsigned refusals;       /* that a connection is refused although somebody listens */
-    unsigned no_memory;      /* that an allocation of the library fails; of a million */
-    void *reserved[4];       /* zero */
+    size_t size;           /* sizeof this struct */
+    uint64_t seed;         /* decides everything else */
+    unsigned processors;   /* what a runtime takes for the machine's; 0: 2 */
+    unsigned descriptors;  /* open at once, at most; 0: 1024 */
+    int64_t delay_min_ns;  /* of everything that travels: bytes, ends, connections */
+    int64_t delay_max_ns;  /* 0 for both: 5 µs to 500 µs */
+    int64_t time_limit_ns; /* of the world's time, after which the run is given up; 0: a day */
+    uint64_t step_limit;   /* of decisions who runs next, likewise; 0: 50 million */
+    unsigned short_counts; /* that a read or write moves less than it could */
+    unsigned spurious;     /* that an event comes for nothing, that a sleep ends for no reason */
+    unsigned duplicates;   /* that an event comes twice */
+    unsigned late;         /* that the kernel gives memory back only later */
+    unsigned preempt;      /* that another thread goes on where this one could */
+    unsigned resets;       /* that a connection breaks, at a read or write */
+    unsigned refusals;     /* that a connection is refused although somebody listens */
+    unsigned no_memory;    /* that an allocation of the library fails; of a million */
+    void *reserved[4];     /* zero */
 } rouse_sim_options;
-#define ROUSE_SIM_OPTIONS_INIT                                                                  \
-    {                                                                                           \
-        sizeof(rouse_sim_options), 1, 0, 0, 0, 0, 0, 0, 200, 20, 20, 200, 50, 0, 0, 0,          \
-        {                                                                                       \
-            NULL, NULL, NULL, NULL                                                              \
-        }                                                                                       \
+#define ROUSE_SIM_OPTIONS_INIT                                                         \
+    {                                                                                  \
+        sizeof(rouse_sim_options), 1, 0, 0, 0, 0, 0, 0, 200, 20, 20, 200, 50, 0, 0, 0, \
+        {                                                                              \
+            NULL, NULL, NULL, NULL                                                     \
+        }                                                                              \
     }
 
 /* What a run was like. */
 typedef struct rouse_sim_report {
-    size_t size;       /* sizeof this struct, set by the caller */
-    uint64_t entries;  /* decisions, events, calls that moved bytes: everything that went into the hash */
-    uint64_t hash;     /* of the run: equal for equal runs, and next to never for different ones */
-    int64_t time_ns;   /* that passed in the world */
-    int stuck;         /* not 0: nothing could happen any more, or a limit was reached, before the scenario was over */
-    unsigned threads;  /* of the world that were still there when the scenario was over */
+    size_t size;      /* sizeof this struct, set by the caller */
+    uint64_t entries; /* decisions, events, calls that moved bytes: everything that went into the hash */
+    uint64_t hash;    /* of the run: equal for equal runs, and next to never for different ones */
+    int64_t time_ns;  /* that passed in the world */
+    int stuck;        /* not 0: nothing could happen any more, or a limit was reached, before the scenario was over */
+    unsigned threads; /* of the world that were still there when the scenario was over */
 } rouse_sim_report;
 
 /* Runs a scenario in a new world and answers what it returned; TIMED_OUT if it got stuck. A world that got stuck cannot

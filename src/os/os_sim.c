@@ -347,8 +347,8 @@ static bool seed_is_given(uint64_t *seed)
     return *end == '\0';
 }
 
-int rouse_sim_check(const char *name, int (*scenario)(void *argument), void *argument,
-                    const rouse_sim_options *options, uint64_t count)
+int rouse_sim_check(const char *name, int (*scenario)(void *argument), void *argument, const rouse_sim_options *options,
+                    uint64_t count)
 {
     rouse_sim_options each = ROUSE_SIM_OPTIONS_INIT;
     struct sigaction before[sizeof fatal / sizeof fatal[0]];

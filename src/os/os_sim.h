@@ -16,13 +16,13 @@
 
 /* What a trace entry tells of. */
 enum sim_entry {
-    SIM_RUNS = 1,  /* a strand goes on: its number */
-    SIM_TIME,      /* the clock moved: to when */
-    SIM_ARRIVES,   /* something came to a socket: its number, what */
-    SIM_EVENT,     /* a backend told of a socket: the channels, the kind */
-    SIM_MOVED,     /* bytes or a status: the socket's number, the count */
-    SIM_CALL,      /* another call on a socket: its number, the status */
-    SIM_NOTE       /* of the scenario's own */
+    SIM_RUNS = 1, /* a strand goes on: its number */
+    SIM_TIME,     /* the clock moved: to when */
+    SIM_ARRIVES,  /* something came to a socket: its number, what */
+    SIM_EVENT,    /* a backend told of a socket: the channels, the kind */
+    SIM_MOVED,    /* bytes or a status: the socket's number, the count */
+    SIM_CALL,     /* another call on a socket: its number, the status */
+    SIM_NOTE      /* of the scenario's own */
 };
 
 /* ---- the world: os_sim.c ---- */
@@ -31,11 +31,11 @@ enum sim_entry {
 bool sim_is_active(void);
 const rouse_sim_options *sim_options(void);
 uint64_t sim_random(void);
-uint64_t sim_below(uint64_t limit);   /* from 0 to limit - 1 */
+uint64_t sim_below(uint64_t limit); /* from 0 to limit - 1 */
 bool sim_chance(unsigned in_thousand);
-int64_t sim_delay(void);              /* of something that travels */
-int64_t sim_now(void);                /* without the little that each look at the clock takes */
-void sim_advance(int64_t now_ns);     /* to a later moment */
+int64_t sim_delay(void);          /* of something that travels */
+int64_t sim_now(void);            /* without the little that each look at the clock takes */
+void sim_advance(int64_t now_ns); /* to a later moment */
 void sim_trace(enum sim_entry entry, uint64_t first, uint64_t second);
 
 /* ---- strands: os_sim_thread.c ---- */

@@ -19,29 +19,29 @@
 enum socket_state { FRESH, LISTENING, CONNECTING, OPEN, EVENT };
 
 struct socket {
-    unsigned refs;   /* its descriptor, its place in a listener's queue, arrivals on their way, the other end */
-    uint64_t id;     /* in the order of their making, for the trace */
+    unsigned refs;    /* its descriptor, its place in a listener's queue, arrivals on their way, the other end */
+    uint64_t id;      /* in the order of their making, for the trace */
     os_handle number; /* its descriptor; OS_NO_HANDLE: none (any more) */
     enum socket_state state;
     rouse_address local, peer;
     bool bound, reuse_port, v6_only, reuse_address;
     int no_delay, keep_alive, linger, send_buffer, receive_buffer; /* as set */
-    void *watcher;            /* the backend's record */
+    void *watcher;                                                 /* the backend's record */
     /* ---- of a listener ---- */
-    struct socket **queue;    /* connections that nobody has accepted */
+    struct socket **queue; /* connections that nobody has accepted */
     int queued, backlog;
     /* ---- of a connection ---- */
-    struct socket *other;     /* the other end; NULL: gone */
-    uint8_t *data;            /* receive_buffer bytes at most: arrived and not read */
+    struct socket *other; /* the other end; NULL: gone */
+    uint8_t *data;        /* receive_buffer bytes at most: arrived and not read */
     size_t start, count, capacity;
-    size_t in_flight;         /* bytes on their way here */
-    int64_t last_ns;          /* when the last thing that is on its way arrives */
-    int error;                /* to be told once: a reset, why no connection was made */
-    bool broken;              /* it has been told */
-    bool ended;               /* the other end's end has arrived */
-    bool end_sent;            /* nothing is sent any more */
-    bool read_shut;           /* nothing is read any more */
-    bool readable;            /* an event: it was notified */
+    size_t in_flight; /* bytes on their way here */
+    int64_t last_ns;  /* when the last thing that is on its way arrives */
+    int error;        /* to be told once: a reset, why no connection was made */
+    bool broken;      /* it has been told */
+    bool ended;       /* the other end's end has arrived */
+    bool end_sent;    /* nothing is sent any more */
+    bool read_shut;   /* nothing is read any more */
+    bool readable;    /* an event: it was notified */
 };
 
 enum arrival_kind { BYTES, END, RESET, KNOCK, ACCEPTED, ROOM, NUDGE };
@@ -70,7 +70,8 @@ static struct {
 
 static struct socket *find(os_handle handle)
 {
-    return handle >= FIRST_NUMBER && (size_t)(handle - FIRST_NUMBER) < net.capacity ? net.table[handle - FIRST_NUMBER] : NULL;
+    return handle >= FIRST_NUMBER && (size_t)(handle - FIRST_NUMBER) < net.capacity ? net.table[handle - FIRST_NUMBER]
+                                                                                    : NULL;
 }
 
 static struct socket *new_socket(enum socket_state state)
@@ -129,9 +130,11 @@ static int open_numbered(enum socket_state state, struct socket **opened)
     return status;
 }
 
+/* After a call the world goes on, perhaps, before its caller does. */
 static ptrdiff_t told(const struct socket *socket, enum sim_entry entry, ptrdiff_t answer)
 {
     sim_trace(entry, socket->id, (uint64_t)answer);
+    sim_pause();
     return answer;
 }
 
@@ -619,7 +622,8 @@ int os_is_ready(os_handle handle, int direction)
     int ready = sim_readiness(handle);
     if (ready < 0)
         return ready;
-    return (direction & ROUSE_READABLE && ready & BACKEND_READ) || (direction & ROUSE_WRITABLE && ready & BACKEND_WRITE);
+    return (direction & ROUSE_READABLE && ready & BACKEND_READ) ||
+           (direction & ROUSE_WRITABLE && ready & BACKEND_WRITE);
 }
 
 /* ---- sockets ---- */

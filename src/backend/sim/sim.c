@@ -31,8 +31,8 @@ struct pending {
 struct backend {
     struct list_node watches;
     struct list_node pending;
-    bool edges;  /* reports edges; else once, and what was armed */
-    bool woken;  /* backend_wake was called since the last wait */
+    bool edges; /* reports edges; else once, and what was armed */
+    bool woken; /* backend_wake was called since the last wait */
     rouse_allocator allocator;
 };
 
@@ -84,7 +84,8 @@ void backend_close(struct backend *backend)
 
 /* ---- events on their way ---- */
 
-static void announce(struct backend *backend, const struct watch *watch, unsigned channels, enum backend_event_kind kind)
+static void announce(struct backend *backend, const struct watch *watch, unsigned channels,
+                     enum backend_event_kind kind)
 {
     struct pending *pending = malloc(sizeof *pending);
     if (!pending)
