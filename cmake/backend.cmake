@@ -1,5 +1,5 @@
-# Which backend is linked. Sets ROUSE_BACKEND, rouse_os_families (which src/os/os_<family>*.c belong to the target) and
-# rouse_os_libraries.
+# Which backend is linked. Sets ROUSE_BACKEND, rouse_os_families (which src/os/os_<family>*.c belong to the target),
+# rouse_os_libraries, and rouse_backend_definitions (what the backend's own checks have found).
 
 if(WIN32)
     set(rouse_os_families windows)
@@ -53,3 +53,7 @@ if(ROUSE_BACKEND STREQUAL "sim")
     set(rouse_os_families sim posix_memory)
     set(rouse_output_name rouse-sim)
 endif()
+
+# What a backend wants to know of the target's C library: it appends to rouse_backend_definitions.
+set(rouse_backend_definitions "")
+include("${PROJECT_SOURCE_DIR}/src/backend/${ROUSE_BACKEND}/checks.cmake" OPTIONAL)

@@ -14,6 +14,10 @@ int64_t os_system_time(int64_t deadline_ns);
 /* Makes a new descriptor non-blocking and closed on exec, where no system call gives birth to it like this. */
 int os_prepare_descriptor(int descriptor);
 
+/* OK, NOT_POLLABLE for files that are always ready, or BAD_DESCRIPTOR: for backends whose kernel waits for files as well,
+ * but for something else. */
+int os_check_pollable(int descriptor);
+
 /* A number that no descriptor can have becomes -1, for which the kernel has the right answer. */
 static inline int os_descriptor(os_handle handle)
 {

@@ -82,15 +82,29 @@ static bool is_tcp(int descriptor)
     return !has_upper_layer(descriptor);
 }
 
-int os_handle_kind(os_handle handle, enum os_kind *kind)
+static int pollable_mode(int descriptor, mode_t *mode)
 {
-    int descriptor = os_descriptor(handle);
     struct stat info;
     if (fstat(descriptor, &info) != 0)
         return errno == EOVERFLOW ? ROUSE_NOT_POLLABLE : os_status(errno); /* a file too long for a 32-bit off_t */
-    if (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode) || S_ISBLK(info.st_mode))
-        return ROUSE_NOT_POLLABLE;
-    if (!S_ISSOCK(info.st_mode)) {
+    *mode = info.st_mode;
+    return S_ISREG(*mode) || S_ISDIR(*mode) || S_ISBLK(*mode) ? ROUSE_NOT_POLLABLE : ROUSE_OK;
+}
+
+int os_check_pollable(int descriptor)
+{
+    mode_t ignored;
+    return pollable_mode(descriptor, &ignored);
+}
+
+int os_handle_kind(os_handle handle, enum os_kind *kind)
+{
+    int descriptor = os_descriptor(handle);
+    mode_t mode;
+    int status = pollable_mode(descriptor, &mode);
+    if (status != ROUSE_OK)
+        return status;
+    if (!S_ISSOCK(mode)) {
         *kind = OS_KIND_OTHER;
         return ROUSE_OK;
     }
