@@ -11,6 +11,8 @@ set(rouse_test_capabilities
     processes     # programs can be started, and ended by a signal
     faults        # system calls and allocations can be made to fail, and the clock can be moved (support/faults.h)
     proc_files    # /proc tells about this process
+    kernel_set    # descriptors are put into a set of the kernel's, by system calls, which can be made to fail
+    watchable     # a foreign loop can wait for a runtime through one descriptor
     leftovers     # the kernel tracks open descriptions: one that was closed while a copy lives on goes on reporting
     urgent_data   # TCP's out-of-band byte is told from others
     shared_library # the library can be loaded at run time
@@ -22,6 +24,9 @@ if(UNIX)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(APPEND rouse_test_available faults proc_files)
+endif()
+if(NOT ROUSE_BACKEND STREQUAL "poll")
+    list(APPEND rouse_test_available kernel_set watchable)
 endif()
 if(ROUSE_BACKEND STREQUAL "epoll")
     list(APPEND rouse_test_available leftovers)

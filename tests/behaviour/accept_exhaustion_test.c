@@ -157,6 +157,7 @@ static int accept_though_it_is_not_watched(void *error)
 
 TEST(a_listener_that_the_system_cannot_watch_for_a_moment_goes_on)
 {
+    test_needs("kernel_set");
     static int errors[] = {ENOMEM, ENOSPC};
     for (int i = 0; i < 2; i++)
         for (int kind = 0; kind < FLAVOURS; kind++) {
@@ -571,6 +572,7 @@ TEST(a_descriptor_that_was_freed_for_one_who_does_not_take_it_is_handed_on)
 
 TEST(a_plain_thread_that_finds_no_descriptors_for_the_default_runtime_learns_so)
 {
+    test_needs("kernel_set");
     rouse_listener *listener = listen_here();
     rouse_stream *stream = NULL;
     rouse_op op = {{0}};

@@ -187,12 +187,14 @@ static void hear_of_what_is_left(const rouse_task_type *type, int expected)
 
 TEST(a_foreign_loop_hears_of_tasks_that_another_thread_left_behind)
 {
+    test_needs("watchable");
     static const rouse_task_type type = {.poll = leave_tasks_behind, .state_size = sizeof(struct leaver)};
     hear_of_what_is_left(&type, 3);
 }
 
 TEST(a_foreign_loop_hears_of_timers_that_another_thread_left_behind)
 {
+    test_needs("watchable");
     static const rouse_task_type type = {.poll = leave_timer_behind, .state_size = sizeof(struct leaver)};
     hear_of_what_is_left(&type, 1);
 }
@@ -265,6 +267,7 @@ static void drive(void *runtime)
 /* ThreadSanitizer looks on. */
 TEST(a_foreign_loop_may_ask_for_the_deadline_while_another_thread_drives)
 {
+    test_needs("watchable");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     test_thread thread;
     intptr_t descriptor;

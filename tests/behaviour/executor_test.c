@@ -466,6 +466,7 @@ TEST(a_turn_and_a_shutdown_are_busy_while_another_thread_drives)
 TEST(a_loop_that_gets_no_descriptor_is_told_not_to_sleep_while_another_thread_drives)
 {
     test_needs("faults");
+    test_needs("watchable");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     struct test_bell bell = TEST_BELL_INIT;
     struct block_in_thread block = {.runtime = runtime, .bell = &bell};
@@ -493,16 +494,17 @@ static int sleep_for_a_while(void *unused)
     return ROUSE_OK;
 }
 
-/* Puts something else in the place of the sets that reactors wait in, as a program does that closes descriptors which are
- * not its own. */
+/* Puts something else in the place of the sets that reactors wait in, or of the events if that is all they have, as a program
+ * does that closes descriptors which are not its own. */
 static void take_sets_away(void)
 {
+    const char *kind = test_has("kernel_set") ? "eventpoll" : "eventfd";
     int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
     require(nothing >= 0);
     for (int descriptor = 3; descriptor < 100; descriptor++) {
         char path[64], target[64] = "";
         snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
-        if (readlink(path, target, sizeof target - 1) > 0 && strstr(target, "eventpoll") != NULL)
+        if (readlink(path, target, sizeof target - 1) > 0 && strstr(target, kind) != NULL)
             require(dup3(nothing, descriptor, O_CLOEXEC) == descriptor);
     }
     close(nothing);
@@ -556,6 +558,7 @@ static void ring_from_thread(void *argument)
 
 TEST(a_foreign_loop_sees_timers_and_wakes_from_other_threads)
 {
+    test_needs("watchable");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     for (int i = 0; i < 3; i++) {
         struct test_bell bell = TEST_BELL_INIT;
@@ -581,6 +584,7 @@ static void spawn_from_thread(void *argument)
 
 TEST(a_foreign_loop_sees_tasks_spawned_by_other_threads)
 {
+    test_needs("watchable");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     for (int i = 0; i < 3; i++) {
         rouse_runtime_info info = {.size = sizeof info};
@@ -618,6 +622,7 @@ static void talk_back(void *argument)
 
 TEST(a_foreign_loop_sees_sockets)
 {
+    test_needs("watchable");
     rouse_runtime *runtime = test_runtime_new(TEST_SINGLE, 1);
     test_thread thread;
     rouse_task task;

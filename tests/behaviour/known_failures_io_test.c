@@ -6,11 +6,6 @@
 
 #include <signal.h>
 #include <sys/resource.h>
-#if defined(__linux__)
-#include "backend/backend.h"
-#include "core/alloc.h"
-#include <sys/epoll.h>
-#endif
 
 static char byte;
 
@@ -61,6 +56,7 @@ static int be_refused(void *unused)
 TEST(a_registration_that_the_system_refuses_leaves_nothing)
 {
     test_needs("faults");
+    test_needs("kernel_set");
     on_each_executor(be_refused, NULL);
 }
 
@@ -68,6 +64,7 @@ TEST(a_registration_that_the_system_refuses_leaves_nothing)
 TEST(a_removal_that_the_system_refuses_leaves_nothing)
 {
     test_needs("faults");
+    test_needs("kernel_set");
     static const int errors[] = {ENOENT, EBADF, ENOMEM};
     uint64_t rounds = test_scale(1500, 100000);
     int descriptors = test_descriptor_count();
@@ -133,47 +130,6 @@ TEST(polling_again_without_an_event_makes_no_system_call)
     test_close(peer);
     end_default_runtime();
 }
-
-#if defined(__linux__)
-
-static void add_as_wake_up(int epoll, int descriptor)
-{
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET};
-    event.data.u64 = UINT64_MAX; /* the token of the wake-up descriptor */
-    assert_int_equal(epoll_ctl(epoll, EPOLL_CTL_ADD, descriptor, &event), 0);
-}
-
-/* golang/go#72900: a mask that nobody expected on the wake-up descriptor ended the process. */
-TEST(whatever_the_wake_up_entry_reports_is_a_wake_up)
-{
-    struct backend *backend;
-    struct backend_event events[8];
-    os_handle epoll;
-    int broken[2], hung[2], urgent[2];
-    assert_int_equal(backend_open(&backend, &alloc_default), ROUSE_OK);
-    assert_int_equal(backend_handle(backend, &epoll), ROUSE_OK);
-    assert_int_equal(pipe(broken), 0);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, hung), 0);
-    test_tcp_pair(urgent);
-    add_as_wake_up((int)epoll, broken[1]);
-    add_as_wake_up((int)epoll, hung[0]);
-    add_as_wake_up((int)epoll, urgent[0]);
-    close(broken[0]);
-    close(hung[1]);
-    assert_int_equal(send(urgent[1], "!", 1, MSG_OOB), 1);
-    for (int i = 0; i < 20; i++) {
-        assert_int_equal(backend_wait(backend, events, 8, os_now() + ROUSE_MS(1)), 0);
-        backend_wake(backend);
-        assert_int_equal(backend_wait(backend, events, 8, ROUSE_NEVER), 0);
-    }
-    close(broken[1]);
-    close(hung[0]);
-    test_close(urgent[0]);
-    test_close(urgent[1]);
-    backend_close(backend);
-}
-
-#endif
 
 /* ---- operations ---- */
 

@@ -111,6 +111,7 @@ static const struct {
     {"getpeername", {ENOTCONN, ENOBUFS}},
     {"shutdown", {ENOTCONN}},
     {"poll", {EINTR, ENOMEM}},
+    {"ppoll", {EINTR, EAGAIN, EINVAL, ENOMEM}},
     {"close", {EINTR, EIO, ENOSPC, EDQUOT}},
     {"mmap", {ENOMEM}},
     {"mprotect", {ENOMEM}},
@@ -143,6 +144,7 @@ TEST(accepting_and_connecting_may_fail_at_every_place)
 
 TEST(the_set_of_the_kernel_may_fail_at_every_place)
 {
+    test_needs("kernel_set");
     fail_each("epoll_create1", "epoll_ctl");
 }
 

@@ -405,7 +405,9 @@ void *__wrap_reallocarray(void *memory, size_t count, size_t size)
     CALL(int, madvise, (void *address, size_t length, int advice), (address, length, advice))                          \
     CALL(int, sigaction, (int signal, const struct sigaction *action, struct sigaction *before),                       \
          (signal, action, before))                                                                                     \
-    CALL(int, poll, (struct pollfd * files, nfds_t count, int timeout), (files, count, timeout))
+    CALL(int, poll, (struct pollfd * files, nfds_t count, int timeout), (files, count, timeout))                       \
+    CALL(int, ppoll, (struct pollfd * files, nfds_t count, const struct timespec *timeout, const sigset_t *mask),      \
+         (files, count, timeout, mask))
 
 #define OTHER_CALLS(CALL)      \
     CALL(, close, , )          \
