@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -354,6 +355,39 @@ TEST(what_another_thread_attaches_during_a_wait_is_told)
     test_thread_join(&thread, TEST_SOON);
     forget(&source, 3);
     close_pair(late_ends);
+    tear_down();
+}
+
+static atomic_bool ended;
+
+static void wait_until_ended(void *unused)
+{
+    struct backend_event event;
+    (void)unused;
+    while (!atomic_load(&ended))
+        require(backend_wait(backend, &event, 1, ROUSE_NEVER) >= 0);
+}
+
+TEST(what_is_detached_during_a_wait_can_be_closed_and_its_peer_learns_of_it)
+{
+    test_thread thread;
+    set_up();
+    atomic_store(&ended, false);
+    test_thread_start(&thread, wait_until_ended, NULL);
+    for (uint64_t token = 0; token < 20; token++) {
+        int ends[2];
+        make_pair(ends);
+        struct backend_source source = attach(ends[0], token);
+        assert_int_equal(backend_arm(backend, &source, BACKEND_READ), ROUSE_OK);
+        test_sleep_ns(ROUSE_US(300)); /* most often it waits for this one by then */
+        (void)backend_detach(backend, &source, token % 2);
+        close(ends[0]);
+        test_expect_end(ends[1]);
+        close(ends[1]);
+    }
+    atomic_store(&ended, true);
+    backend_wake(backend);
+    test_thread_join(&thread, TEST_SOON);
     tear_down();
 }
 

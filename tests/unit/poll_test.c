@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { BOTH = BACKEND_READ | BACKEND_WRITE };
@@ -423,6 +424,55 @@ TEST(what_is_armed_during_a_wait_takes_effect_whatever_the_table_did)
     waiter_stop(&thread);
     close_pair(ends);
     tear_down();
+}
+
+static void *count_alloc(void *blocks, size_t size, size_t alignment)
+{
+    atomic_fetch_add((atomic_int *)blocks, 1);
+    return os_alloc(size, alignment);
+}
+
+static void count_free(void *blocks, void *memory, size_t size, size_t alignment)
+{
+    (void)size;
+    (void)alignment;
+    atomic_fetch_sub((atomic_int *)blocks, 1);
+    os_free(memory);
+}
+
+/* The child has the table that its parent's wait uses, and nobody who ends that wait. */
+TEST(a_child_gives_back_what_a_wait_of_its_parent_uses)
+{
+    test_needs("fork");
+    static atomic_int blocks;
+    rouse_allocator allocator = {count_alloc, count_free, &blocks};
+    os_thread thread;
+    int ends[2], status;
+    assert_int_equal(backend_open(&backend, &allocator), ROUSE_OK);
+    make_pair(ends);
+    struct backend_source source = attach(ends[0], 0);
+    waiter_start(&thread);
+    arm(&source, BACKEND_WRITE);
+    await_event(0, 1); /* from now on it waits for ever */
+    struct backend_source high = attach(copy_at(ends[0], 500), 1);
+    pid_t child = fork();
+    if (child == 0) {
+        backend_close(backend);
+        _exit(atomic_load(&blocks));
+    }
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    arm(&source, BACKEND_WRITE); /* the parent goes on */
+    await_event(0, 2);
+    waiter_stop(&thread);
+    assert_int_equal(atomic_load(&blocks), 2);
+    detach(&high);
+    close((int)high.handle);
+    detach(&source);
+    close_pair(ends);
+    tear_down();
+    assert_int_equal(atomic_load(&blocks), 0);
 }
 
 /* Linux keeps open what is polled. Were it not for the detaching, the peer would hear nothing until the wait ends. */

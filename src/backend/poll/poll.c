@@ -1,5 +1,5 @@
 /* The poll(2) backend, for systems that have nothing better: each wait costs time for every armed source, so it is made for
- * hundreds of them.
+ * hundreds of them. A program that lowers its limit of descriptors below their number is refused each wait by the kernel.
  *
  * The thread that waits polls a copy of what is armed (table.h), which nobody else touches. Whoever arms something new
  * meanwhile makes it return and take another copy. An event ends the arming of its source.
@@ -21,14 +21,14 @@
 #define FIRST_CAPACITY  64
 
 struct backend {
-    const rouse_allocator *allocator; /* of all memory here */
-    os_event event;                   /* makes poll return */
-    struct lock lock;                 /* a leaf, for all that follows; never held while polling */
-    struct table *table;              /* replaced by a larger one when a descriptor does not fit */
-    struct table *in_use;             /* whose array the wait in progress has; NULL: nobody waits */
-    bool sleeps;      /* the wait in progress may block, and nobody has notified the event to change that */
-    bool is_awaited;  /* somebody sleeps until `round` changes */
-    atomic_u32 round; /* the number of the wait in progress, or of the next one */
+    rouse_allocator allocator; /* of all memory here */
+    os_event event;            /* makes poll return */
+    struct lock lock;          /* a leaf, for all that follows; never held while polling */
+    struct table *table;       /* replaced by a larger one when a descriptor does not fit */
+    struct table *in_use;      /* whose array the wait in progress has; NULL: nobody waits */
+    bool sleeps;               /* the wait in progress may block, and nobody has notified the event to change that */
+    bool is_awaited;           /* somebody sleeps until `round` changes */
+    atomic_u32 round;          /* the number of the wait in progress, or of the next one */
 };
 
 static size_t index_of(const struct backend_source *source)
@@ -42,12 +42,12 @@ static int make_room(struct backend *backend, size_t index)
     struct table *old = backend->table;
     if (index < old->capacity)
         return ROUSE_OK;
-    struct table *new = table_make(backend->allocator, index < 2 * old->capacity ? 2 * old->capacity : index + 1, old);
+    struct table *new = table_make(&backend->allocator, index < 2 * old->capacity ? 2 * old->capacity : index + 1, old);
     if (!new)
         return ROUSE_NO_MEMORY;
     backend->table = new;
     if (old != backend->in_use)
-        table_free(backend->allocator, old);
+        table_free(&backend->allocator, old);
     return ROUSE_OK;
 }
 
@@ -67,7 +67,7 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
     struct backend *backend = alloc_take(allocator, sizeof *backend, _Alignof(struct backend));
     if (!backend)
         return ROUSE_NO_MEMORY;
-    *backend = (struct backend){.allocator = allocator, .table = table_make(allocator, FIRST_CAPACITY, NULL)};
+    *backend = (struct backend){.allocator = *allocator, .table = table_make(allocator, FIRST_CAPACITY, NULL)};
     int status = backend->table ? os_event_open(&backend->event) : ROUSE_NO_MEMORY;
     if (status != ROUSE_OK) {
         table_free(allocator, backend->table);
@@ -80,9 +80,12 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
 
 void backend_close(struct backend *backend)
 {
+    rouse_allocator allocator = backend->allocator;
     os_event_close(&backend->event);
-    table_free(backend->allocator, backend->table);
-    alloc_give(backend->allocator, backend, sizeof *backend, _Alignof(struct backend));
+    if (backend->in_use != backend->table) /* in a forked child, whose parent waits */
+        table_free(&allocator, backend->in_use);
+    table_free(&allocator, backend->table);
+    alloc_give(&allocator, backend, sizeof *backend, _Alignof(struct backend));
 }
 
 int backend_attach(struct backend *backend, struct backend_source *source, uint64_t token)
@@ -199,7 +202,7 @@ int backend_wait(struct backend *backend, struct backend_event *events, int limi
     if (is_awaited)
         os_wake_all((const uint32_t *)(const void *)&backend->round);
     if (is_outgrown)
-        table_free(backend->allocator, table);
+        table_free(&backend->allocator, table);
     return found < 0 ? found : told;
 }
 
