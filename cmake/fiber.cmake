@@ -1,29 +1,44 @@
 # How fibers switch stacks. Sets rouse_fiber_switch (asm or portable) and rouse_switch_source.
 
 include(CheckCSourceCompiles)
+include(CheckFunctionExists)
 
-set(rouse_switch_source "")
-if(ROUSE_FIBER_SWITCH STREQUAL "portable")
-    set(rouse_fiber_switch portable)
-elseif(ROUSE_FIBER_SWITCH MATCHES "^(auto|asm)$")
-    # The compiler knows what it generates code for; CMAKE_SYSTEM_PROCESSOR only knows the machine.
+# The compiler knows what it generates code for; CMAKE_SYSTEM_PROCESSOR only knows the machine, or what somebody called it.
+function(rouse_find_switch name condition variable)
     check_c_source_compiles("
-        #if !defined(__x86_64__) || defined(__ILP32__) || defined(_WIN32)
+        #if !(${condition})
         #error another instruction set or calling convention
         #endif
-        int main(void) { return 0; }" ROUSE_TARGET_IS_X86_64_SYSV)
-    set(rouse_candidate "")
-    if(ROUSE_TARGET_IS_X86_64_SYSV)
-        set(rouse_candidate "${PROJECT_SOURCE_DIR}/src/fiber/switch_x86_64_sysv.S")
+        int main(void) { return 0; }" ${variable})
+    if(${variable} AND EXISTS "${PROJECT_SOURCE_DIR}/src/fiber/switch_${name}.S")
+        set(rouse_switch_source "${PROJECT_SOURCE_DIR}/src/fiber/switch_${name}.S" PARENT_SCOPE)
     endif()
-    if(rouse_candidate AND EXISTS "${rouse_candidate}")
-        set(rouse_fiber_switch asm)
-        set(rouse_switch_source "${rouse_candidate}")
-    elseif(ROUSE_FIBER_SWITCH STREQUAL "asm")
-        message(FATAL_ERROR "ROUSE_FIBER_SWITCH=asm: there is no assembly switch for this target; use auto or portable.")
-    else()
-        set(rouse_fiber_switch portable)
-    endif()
-else()
+endfunction()
+
+set(rouse_switch_source "")
+if(NOT ROUSE_FIBER_SWITCH MATCHES "^(auto|asm|portable)$")
     message(FATAL_ERROR "ROUSE_FIBER_SWITCH=${ROUSE_FIBER_SWITCH} is none of auto, asm, portable.")
+endif()
+if(NOT ROUSE_FIBER_SWITCH STREQUAL "portable")
+    rouse_find_switch(x86_64_sysv "defined(__x86_64__) && !defined(__ILP32__) && !defined(_WIN32)"
+                      ROUSE_TARGET_IS_X86_64_SYSV)
+    rouse_find_switch(aarch64 "defined(__aarch64__) && !defined(__ILP32__) && !defined(_WIN32)" ROUSE_TARGET_IS_AARCH64)
+    if(NOT rouse_switch_source AND ROUSE_FIBER_SWITCH STREQUAL "asm")
+        message(FATAL_ERROR "ROUSE_FIBER_SWITCH=asm: there is no assembly switch for this target; use auto or portable.")
+    endif()
+endif()
+
+if(rouse_switch_source)
+    set(rouse_fiber_switch asm)
+else()
+    set(rouse_fiber_switch portable)
+    # POSIX no longer has it, and musl never had; its headers declare it all the same, so that only linking tells.
+    if(NOT WIN32)
+        check_function_exists(swapcontext ROUSE_HAS_SWAPCONTEXT)
+        if(NOT ROUSE_HAS_SWAPCONTEXT)
+            message(FATAL_ERROR "The fiber switch of this build would be swapcontext (ROUSE_FIBER_SWITCH="
+                                "${ROUSE_FIBER_SWITCH}), which this C library does not have. Without it fibers need an "
+                                "assembly switch for the target, src/fiber/switch_*.S; they exist for x86-64 and AArch64.")
+        endif()
+    endif()
 endif()
