@@ -14,10 +14,18 @@ set_target_properties(rouse_internals PROPERTIES LINKER_LANGUAGE C)
 
 # A sanitized library is not given to users, and a generator of several configurations has several sets of objects.
 if(CMAKE_OBJCOPY AND NOT APPLE AND NOT WIN32 AND NOT rouse_is_multi_config AND ROUSE_SANITIZER STREQUAL "none")
+    # What the compiler lets the linker choose one copy of (i386: how position independent code learns where it is) is made
+    # local as well, and must not be thrown away for the copy of another object.
+    include(CheckLinkerFlag)
+    check_linker_flag(C "-Wl,--force-group-allocation" ROUSE_LINKER_ALLOCATES_GROUPS)
+    set(rouse_join_flags "")
+    if(ROUSE_LINKER_ALLOCATES_GROUPS)
+        set(rouse_join_flags "-Wl,--force-group-allocation")
+    endif()
     set(rouse_joined "${PROJECT_BINARY_DIR}/rouse_joined${CMAKE_C_OUTPUT_EXTENSION}")
     separate_arguments(rouse_target_flags UNIX_COMMAND "${CMAKE_C_FLAGS}")
     add_custom_command(OUTPUT "${rouse_joined}"
-                       COMMAND "${CMAKE_C_COMPILER}" ${rouse_target_flags} -r -nostdlib -o "${rouse_joined}"
+                       COMMAND "${CMAKE_C_COMPILER}" ${rouse_target_flags} ${rouse_join_flags} -r -nostdlib -o "${rouse_joined}"
                                $<TARGET_OBJECTS:rouse_objects>
                        COMMAND "${CMAKE_OBJCOPY}" --localize-hidden "${rouse_joined}"
                        DEPENDS rouse_objects $<TARGET_OBJECTS:rouse_objects>
