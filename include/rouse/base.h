@@ -137,6 +137,14 @@ typedef struct rouse_allocator {
     void *context;
 } rouse_allocator;
 
+/* What the library keeps in memory of its callers: as large and as aligned on every processor. (i386 aligns 64-bit numbers
+ * to four bytes, and where they cross a cache line they are not atomic.) */
+#if defined(__GNUC__)
+typedef uint64_t rouse_storage __attribute__((aligned(8)));
+#else
+typedef uint64_t rouse_storage;
+#endif
+
 /* Where a call stands in its source, "file.c:12": kept with tasks and streams for reports of what was left open. */
 #define ROUSE_HERE_TEXT2(line) #line
 #define ROUSE_HERE_TEXT(line)  ROUSE_HERE_TEXT2(line)

@@ -27,7 +27,7 @@ extern "C" {
 /* Zeroed memory is a valid idle operation. While an operation is pending it must neither move nor be freed, nor may
  * the buffers it was given; a pending operation in a task's state is cancelled by the type's drop function. */
 typedef struct rouse_op {
-    uintptr_t reserved[10]; /* of the library */
+    rouse_storage reserved[10]; /* of the library */
 } rouse_op;
 
 /* Drives the operation; answers its count or status, or ROUSE_PENDING after it has kept a clone of the context's waker.

@@ -15,7 +15,7 @@ extern "C" {
 /* A scope lives in the frame of the fiber that opened it, and its children never outlive it: an argument or a result may
  * therefore live in that frame too. Caller's memory, whatever it holds before; does not move while open. */
 typedef struct rouse_scope {
-    uintptr_t reserved[16]; /* of the library */
+    rouse_storage reserved[16]; /* of the library */
 } rouse_scope;
 
 /* Opens a scope inside the calling fiber; rouse_go spawns into it until it is closed. Scopes are closed in reverse order
@@ -46,7 +46,7 @@ ROUSE_API int rouse_scope_close(rouse_scope *scope);
  * not a timeout, so that a poll function may enter it again in each poll; rouse_after(ROUSE_S(1)) is one second from
  * now, ROUSE_NEVER leaves it to the scope's grace. */
 typedef struct rouse_shield {
-    uintptr_t
+    rouse_storage
         reserved[12]; /* of the library; zero before a poll function enters it first, in a fiber whatever it was */
 } rouse_shield;
 

@@ -54,7 +54,7 @@ ROUSE_API void rouse_interval_tick_init(rouse_op *op, rouse_interval *interval);
  * When a deadline passes, the task itself is woken, whatever wakers its operations have. A poll function that tells its
  * operations apart by wakers of its own therefore polls all that are pending once the deadline has passed. */
 typedef struct rouse_deadline {
-    uintptr_t
+    rouse_storage
         reserved[12]; /* of the library; zero before a poll function enters it first, in a fiber whatever it was */
 } rouse_deadline;
 

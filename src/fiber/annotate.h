@@ -183,10 +183,9 @@ ANNOTATE_INLINE void annotation_stack_keep(void *low, size_t bytes)
 {
 #if defined(ANNOTATE_VALGRIND)
     (void)VALGRIND_MAKE_MEM_DEFINED(low, bytes);
-#else
+#endif
     (void)low;
     (void)bytes;
-#endif
 }
 
 /* A fiber has ended on this stack: its frames, which never returned, are memory like any other again. */

@@ -181,7 +181,8 @@ TEST(what_cannot_be_waited_for_is_refused_and_left_as_it_was)
     assert_int_equal(fcntl(file, F_GETFL), flags);
     assert_int_equal(rouse_adopt(&stream, -1), ROUSE_BAD_DESCRIPTOR);
     assert_int_equal(rouse_adopt(&stream, 9999), ROUSE_BAD_DESCRIPTOR);
-    assert_int_equal(rouse_adopt(&stream, (intptr_t)INT32_MAX + 1 + file), ROUSE_BAD_DESCRIPTOR);
+    assert_int_equal(rouse_adopt(&stream, (intptr_t)((uintptr_t)INT32_MAX + 1 + (uintptr_t)file)),
+                     ROUSE_BAD_DESCRIPTOR);
     assert_int_equal(rouse_adopt(NULL, file), ROUSE_INVALID);
     close(file);
     close(folder);

@@ -93,15 +93,15 @@ bool test_is_slow(void)
     return test_is_sanitized() || test_is_valgrind();
 }
 
-uint64_t test_scale(uint64_t small, uint64_t full)
+size_t test_scale(size_t small, size_t full)
 {
     const char *scale = getenv("ROUSE_TEST_SCALE");
-    uint64_t count = small;
+    size_t count = small;
     if (scale != NULL && strcmp(scale, "full") == 0) {
         return full;
     }
     if (scale != NULL && *scale != '\0') {
-        count = (uint64_t)((double)full * strtod(scale, NULL) / 100);
+        count = (size_t)((double)full * strtod(scale, NULL) / 100);
     } else if (test_is_valgrind() || FAULTS_THREAD_SANITIZER) {
         count = small / 20;
     }

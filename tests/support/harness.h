@@ -149,7 +149,7 @@ void test_assert_int_equal(long long first, long long left, long long right, con
 
 /* How often to do something: `small` by default, less under valgrind or ThreadSanitizer but at least 1, `full` with
  * ROUSE_TEST_SCALE=full, or that percentage of `full` if ROUSE_TEST_SCALE is a number. */
-uint64_t test_scale(uint64_t small, uint64_t full);
+size_t test_scale(size_t small, size_t full);
 
 /* True where everything takes many times longer: under valgrind, or built with a sanitizer. */
 bool test_is_slow(void);

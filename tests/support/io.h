@@ -146,7 +146,7 @@ static inline void hand_await_wakes(struct hand *hand, int wakes)
 {
     struct timespec end;
     require(clock_gettime(CLOCK_REALTIME, &end) == 0);
-    end.tv_sec += TEST_SOON / 1000000000 * (test_is_slow() ? 4 : 1);
+    end.tv_sec += (time_t)(TEST_SOON / 1000000000) * (test_is_slow() ? 4 : 1);
     pthread_mutex_lock(&hand->lock);
     while (hand->wakes < wakes)
         require(pthread_cond_timedwait(&hand->changed, &hand->lock, &end) == 0);

@@ -113,8 +113,8 @@ TEST(files_and_folders_cannot_be_waited_for)
     close(folder);
 }
 
-static const os_handle bad_handles[] = {OS_NO_HANDLE,           -2,         1000000,   INT_MAX,
-                                        (os_handle)INT_MAX + 1, INTPTR_MAX, INTPTR_MIN};
+static const os_handle bad_handles[] = {OS_NO_HANDLE, -2,        1000000, INT_MAX, (os_handle)((uintptr_t)INT_MAX + 1),
+                                        INTPTR_MAX,   INTPTR_MIN};
 
 TEST(a_number_that_is_no_descriptor_is_an_error_everywhere)
 {

@@ -210,11 +210,11 @@ TEST(cells_given_back_by_other_threads_are_used_again)
     static struct exchange exchange;
     struct slab *slab = own_slab();
     test_thread threads[THREADS];
-    uint64_t count = test_scale(100000, 3000000);
+    size_t count = test_scale(100000, 3000000);
     for (int i = 0; i < THREADS; i++) {
         test_thread_start(&threads[i], give_back_what_comes, &exchange);
     }
-    for (uint64_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++) {
         size_t bytes = i % 1000 == 0 ? 5000 : 32 + i % 7 * 64;
         bool large;
         struct slab_cell *cell = take(slab, bytes, 16, &large);

@@ -367,7 +367,7 @@ static void run_random(struct timers *timers, uint64_t seed)
                                               : -random_span(&random);
     wheel_init(&timers->wheel, timers->now_ns);
     for (int step = 0; step < 400; step++) {
-        size_t index = next_random(&random) % timers->count;
+        size_t index = (size_t)(next_random(&random) % timers->count);
         struct wheel_node *node = &timers->nodes[index];
         switch (next_random(&random) % 8) {
         case 0:
