@@ -18,10 +18,20 @@ set(ROUSE_TEST_LAUNCHER "" CACHE STRING "A command, with its arguments as a list
 set(ROUSE_TEST_WHOLE "" CACHE STRING
     "Folders of tests whose programs are one CTest test each, for launchers that start slowly")
 
+# What is built for another machine runs in CMake's emulator, which test programs need as well, for programs that they start.
+set(rouse_test_launcher ${ROUSE_TEST_LAUNCHER})
+if(CMAKE_CROSSCOMPILING_EMULATOR AND NOT rouse_test_launcher)
+    set(rouse_test_launcher ${CMAKE_CROSSCOMPILING_EMULATOR})
+endif()
+
 set(rouse_test_environment
     "ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0:abort_on_error=0:exitcode=99"
     "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1"
     "TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1")
+if(CMAKE_CROSSCOMPILING_EMULATOR AND UNIX)
+    list(JOIN CMAKE_CROSSCOMPILING_EMULATOR " " rouse_emulator)
+    list(APPEND rouse_test_environment "ROUSE_TEST_EMULATOR=${rouse_emulator}")
+endif()
 
 # Sets names, serial_names (the TEST_SERIALs among them) and missing (a capability that the source needs and the target
 # lacks, or nothing).
@@ -99,7 +109,7 @@ function(rouse_add_test_program folder source)
     endif()
 
     if(folder IN_LIST ROUSE_TEST_WHOLE)
-        add_test(NAME ${folder}.${file} COMMAND ${ROUSE_TEST_LAUNCHER} $<TARGET_FILE:${target}>)
+        add_test(NAME ${folder}.${file} COMMAND ${rouse_test_launcher} $<TARGET_FILE:${target}>)
         set_tests_properties(${folder}.${file} PROPERTIES
                              TIMEOUT ${timeout}
                              LABELS ${folder}
@@ -111,7 +121,7 @@ function(rouse_add_test_program folder source)
         if(name IN_LIST serial_names)
             set(serial ON)
         endif()
-        add_test(NAME ${folder}.${file}.${name} COMMAND ${ROUSE_TEST_LAUNCHER} $<TARGET_FILE:${target}> ${name})
+        add_test(NAME ${folder}.${file}.${name} COMMAND ${rouse_test_launcher} $<TARGET_FILE:${target}> ${name})
         set_tests_properties(${folder}.${file}.${name} PROPERTIES
                              TIMEOUT ${timeout}
                              LABELS ${folder}
@@ -121,7 +131,7 @@ function(rouse_add_test_program folder source)
         if(with_EACH_ALLOCATION)
             set(each failing_allocations.${file}.${name})
             add_test(NAME ${each} CONFIGURATIONS FailingAllocations
-                     COMMAND $<TARGET_FILE:${target}> --failing-allocations ${name})
+                     COMMAND ${rouse_test_launcher} $<TARGET_FILE:${target}> --failing-allocations ${name})
             set_tests_properties(${each} PROPERTIES
                                  TIMEOUT ${ROUSE_EACH_ALLOCATION_TIMEOUT}
                                  LABELS failing_allocations

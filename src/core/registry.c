@@ -1,10 +1,17 @@
 #include "core/registry.h"
 #include "core/fork_order.h"
 
+/* Two million slots, more than a process may have descriptors. At 32 bits the address space would not hold as many streams
+ * with what belongs to them: a quarter of a million, so that the generation has 14 bits, and a handle comes back after its
+ * slot, which rests in line with 255 others at least, was used 16,384 times. */
+#if UINTPTR_MAX > UINT32_MAX
+#define INDEX_BITS 21
+#else
+#define INDEX_BITS 18
+#endif
+#define INDEX_MASK  (((uintptr_t)1 << INDEX_BITS) - 1)
 #define CHUNK_SLOTS 256u
-#define CHUNKS      8191u /* two million slots, more than a process may have descriptors */
-#define INDEX_BITS  21
-#define INDEX_MASK  (((uintptr_t)1 << INDEX_BITS) - 1) /* no slot has this index: no handle is UINTPTR_MAX */
+#define CHUNKS      ((1u << INDEX_BITS) / CHUNK_SLOTS - 1) /* no slot has the index INDEX_MASK: no handle is UINTPTR_MAX */
 
 static struct {
     struct lock lock;           /* growth and the free list */

@@ -88,9 +88,14 @@ bool test_is_sanitized(void)
     return FAULTS_SANITIZED != 0;
 }
 
+bool test_is_emulated(void)
+{
+    return getenv("ROUSE_TEST_EMULATOR") != NULL;
+}
+
 bool test_is_slow(void)
 {
-    return test_is_sanitized() || test_is_valgrind();
+    return test_is_sanitized() || test_is_valgrind() || test_is_emulated();
 }
 
 size_t test_scale(size_t small, size_t full)
@@ -102,7 +107,7 @@ size_t test_scale(size_t small, size_t full)
     }
     if (scale != NULL && *scale != '\0') {
         count = (size_t)((double)full * strtod(scale, NULL) / 100);
-    } else if (test_is_valgrind() || FAULTS_THREAD_SANITIZER) {
+    } else if (test_is_valgrind() || test_is_emulated() || FAULTS_THREAD_SANITIZER) {
         count = small / 20;
     }
     return count > 0 ? count : 1;
@@ -298,7 +303,7 @@ static int differences(void)
 /* ---- the time limit ---- */
 
 #if defined(SIGRTMAX)
-#define ALARM_SIGNAL (SIGRTMAX - 1)
+#define ALARM_SIGNAL (SIGRTMIN + 6) /* qemu cannot deliver the last ones */
 static timer_t alarm_timer;
 static pid_t alarm_owner; /* timers are not inherited by children */
 #else
@@ -367,7 +372,7 @@ static void on_alarm(int signal)
     faults_reset();
     say(test_name());
     say(": TOOK TOO LONG\n");
-    if (!test_is_valgrind()) {
+    if (!test_is_valgrind() && !test_is_emulated()) { /* a debugger would show where those stand */
         test_print_stacks((int)getpid());
     }
     /* Not abort: what the test made of SIGABRT does not matter now. */
@@ -406,7 +411,7 @@ static void start_watchdog(void)
     if (seconds != NULL) {
         test_time_limit((unsigned)atoi(seconds));
     } else {
-        test_time_limit(test_is_valgrind() ? 250 : FAULTS_THREAD_SANITIZER ? 100 : 50);
+        test_time_limit(test_is_valgrind() ? 250 : test_is_emulated() || FAULTS_THREAD_SANITIZER ? 100 : 50);
     }
 }
 

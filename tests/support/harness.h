@@ -147,13 +147,14 @@ void test_assert_int_equal(long long first, long long left, long long right, con
 
 /* ---- how much ---- */
 
-/* How often to do something: `small` by default, less under valgrind or ThreadSanitizer but at least 1, `full` with
+/* How often to do something: `small` by default, less under valgrind, ThreadSanitizer or an emulator but at least 1, `full` with
  * ROUSE_TEST_SCALE=full, or that percentage of `full` if ROUSE_TEST_SCALE is a number. */
 size_t test_scale(size_t small, size_t full);
 
-/* True where everything takes many times longer: under valgrind, or built with a sanitizer. */
+/* True where everything takes many times longer: under valgrind, in an emulator, or built with a sanitizer. */
 bool test_is_slow(void);
 bool test_is_valgrind(void);
+bool test_is_emulated(void); /* an emulator of the processor, which ROUSE_TEST_EMULATOR names, runs this program */
 
 /* True if blocks are counted and calls can be made to fail: see faults.h. */
 bool test_is_sanitized(void);

@@ -21,15 +21,33 @@ static void open_pipe(int ends[2])
     require(fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0);
 }
 
+/* The words of a command, in `text` and found by `words`, how many there are. */
+static size_t split(char *text, size_t size, const char *command, char **words, size_t most)
+{
+    size_t count = 0;
+    if (command == NULL) {
+        return 0;
+    }
+    require(snprintf(text, size, "%s", command) < (int)size);
+    for (char *rest = NULL, *word = strtok_r(text, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+        require(count < most);
+        words[count++] = word;
+    }
+    return count;
+}
+
 void test_process_start(test_process *process, const char *path, const char *const *arguments, enum test_stdout kind)
 {
     bool was_exempt = faults_exempt(true);
-    char *argv[16] = {(char *)(uintptr_t)path};
+    char *argv[16], emulator[256];
+    size_t count = split(emulator, sizeof emulator, getenv("ROUSE_TEST_EMULATOR"), argv, 8);
     int output[2], errors[2];
+    argv[count++] = (char *)(uintptr_t)path;
     for (size_t i = 0; arguments[i] != NULL; i++) {
-        require(i + 2 < sizeof argv / sizeof argv[0]);
-        argv[i + 1] = (char *)(uintptr_t)arguments[i];
+        require(count + 1 < sizeof argv / sizeof argv[0]);
+        argv[count++] = (char *)(uintptr_t)arguments[i];
     }
+    argv[count] = NULL;
     open_pipe(output);
     open_pipe(errors);
     process->pid = fork();
@@ -44,7 +62,7 @@ void test_process_start(test_process *process, const char *path, const char *con
             close(0);
             close(1);
         }
-        execv(argv[0], argv);
+        execvp(argv[0], argv);
         _exit(126);
     }
     require(close(output[1]) == 0 && close(errors[1]) == 0);

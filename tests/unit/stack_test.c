@@ -236,7 +236,7 @@ TEST(stacks_of_other_sizes_are_unmapped_when_many_are_free)
     fixture_init(&f);
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < COUNT; i++)
-            stacks[i] = acquire(&f, 16 * KIB * (1 + i % 3) + (size_t)round * 4 * KIB);
+            stacks[i] = acquire(&f, (4 * (1 + i % 3) + (size_t)round) * f.page);
         faults_reset();
         for (size_t i = 0; i < COUNT; i++)
             stack_release(&f.pool, stacks[i]);
