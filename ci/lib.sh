@@ -31,6 +31,15 @@ valgrind      valgrind,libc6-dbg   valgrind           valgrind,musl-dbg valgrind
 clang-format  clang-format         clang-tools-extra  clang-extra-tools clang       clang-format  llvm
 patch         patch                patch              patch            patch        -             -
 debootstrap   debootstrap          debootstrap        debootstrap      debootstrap  -             debootstrap
+source        dpkg-dev             -                  -                -            -             -
+emulator      qemu-user-static     -                  -                -            -             -
+to-aarch64    gcc-aarch64-linux-gnu,libc6-dev-arm64-cross         -    -            -             -             -
+to-armhf      gcc-arm-linux-gnueabihf,libc6-dev-armhf-cross       -    -            -             -             -
+to-riscv64    gcc-riscv64-linux-gnu,libc6-dev-riscv64-cross       -    -            -             -             -
+to-s390x      gcc-s390x-linux-gnu,libc6-dev-s390x-cross           -    -            -             -             -
+to-ppc64le    gcc-powerpc64le-linux-gnu,libc6-dev-ppc64el-cross   -    -            -             -             -
+to-i386       gcc-i686-linux-gnu,libc6-dev-i386-cross             -    -            -             -             -
+to-musl       musl-tools,linux-libc-dev                           -    -            -             -             -
 TABLE
 }
 
@@ -58,9 +67,26 @@ has_need() {
         '#include <cmocka.h>' 'int main(void) { return 0; }' |
         "$(c_compiler)" -x c - -lcmocka -o /dev/null >/dev/null 2>&1 ;;
     pkg-config) have pkg-config ;;
+    source) have dpkg-source ;;
+    emulator) have qemu-aarch64-static ;;
+    to-*) compiles "$(compiler_to "${1#to-}")" ;;
     python) have python3 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 7))' ;;
     *) have "$1" ;;
     esac
+}
+
+# The GNU name of a Linux target, and the compiler that makes programs for it.
+triple_of() {
+    case $1 in
+    armhf) echo arm-linux-gnueabihf ;;
+    ppc64le) echo powerpc64le-linux-gnu ;;
+    i386) echo i686-linux-gnu ;;
+    *) echo "$1-linux-gnu" ;;
+    esac
+}
+
+compiler_to() {
+    if [ "$1" = musl ]; then echo musl-gcc; else echo "$(triple_of "$1")-gcc"; fi
 }
 
 c_compiler() {
@@ -129,6 +155,29 @@ need() {
     for each in $missing; do
         has_need "$each" || refuse "$each is still missing after installing $packages"
     done
+}
+
+# cmocka_source FOLDER: unpacks Debian's source package of cmocka there, for targets that no package is made for, and
+# prints where it lies. The machine's own lists of packages stay as they are.
+cmocka_source() {
+    local folder=$1 each
+    need source >&2
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial" "$folder/parts"
+    folder=$(cd "$folder" && pwd)
+    if ! compgen -G "$folder/cmocka-*/CMakeLists.txt" >/dev/null; then
+        for each in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+            [ ! -e "$each" ] || sed -n 's/^deb /deb-src /p' "$each" >"$folder/parts/${each##*/}"
+        done
+        for each in /etc/apt/sources.list.d/*.sources; do
+            [ ! -e "$each" ] || sed 's/^Types:.*/Types: deb-src/' "$each" >"$folder/parts/${each##*/}"
+        done
+        [ ! -e "$folder/parts/sources.list" ] || mv "$folder/parts/sources.list" "$folder/parts/main.list"
+        set -- -q -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$folder/parts" \
+            -o Dir::State::lists="$folder/lists" -o Dir::Cache="$folder/cache" -o APT::Sandbox::User=root
+        (cd "$folder" && { { apt-get "$@" update && apt-get "$@" source cmocka; } ||
+            { sleep 5 && apt-get "$@" update && apt-get "$@" source cmocka; }; }) </dev/null >&2 || return
+    fi
+    compgen -G "$folder/cmocka-*/"
 }
 
 # ---- cells -----------------------------------------------------------------------------------------------------------

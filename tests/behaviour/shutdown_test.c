@@ -712,7 +712,7 @@ TEST(one_runtime_after_the_other_grows_nothing)
         live_and_die(i);
     }
     assert_int_equal(test_descriptor_count(), descriptors);
-    assert_int_equal(test_thread_count(), threads);
+    eventually(test_thread_count() <= threads, ROUSE_S(5)); /* one that was joined may be in the list a moment longer */
     if (!test_is_slow() && !test_is_sanitized()) {
         assert_true(test_rss_bytes() < bytes + count * 1024);
     }

@@ -137,7 +137,8 @@ TEST(a_size_that_cannot_be_is_too_large)
     fixture_init(&f);
     assert_int_equal(stack_acquire(&f.pool, SIZE_MAX, false, &stack), ROUSE_TOO_LARGE);
     assert_int_equal(stack_acquire(&f.pool, SIZE_MAX / 2 + 1, false, &stack), ROUSE_TOO_LARGE);
-    assert_int_equal(stack_acquire(&f.pool, SIZE_MAX / 4, false, &stack), ROUSE_NO_MEMORY);
+    if (sizeof(size_t) > 4) /* else a gigabyte may be there */
+        assert_int_equal(stack_acquire(&f.pool, SIZE_MAX / 4, false, &stack), ROUSE_NO_MEMORY);
     fixture_fini(&f);
 }
 
