@@ -29,7 +29,7 @@ static bool is_user(const struct slot *slot)
  * were never moved. */
 static ptrdiff_t checked(ptrdiff_t answer, size_t length)
 {
-    bool possible = answer < 0 ? answer >= INT_MIN : (size_t)answer <= length;
+    bool possible = answer < 0 ? answer >= ROUSE_PENDING : (size_t)answer <= length; /* no status is lower */
     return possible ? answer : ROUSE_INVALID;
 }
 

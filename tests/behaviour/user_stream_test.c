@@ -268,7 +268,7 @@ static const rouse_stream_type lying_type = {"lying", lie, lie_too, NULL, NULL, 
 
 static int ask_a_liar(void *unused)
 {
-    static ptrdiff_t lies[] = {51, PTRDIFF_MAX, PTRDIFF_MIN, (ptrdiff_t)((size_t)INT32_MIN - 1)};
+    static ptrdiff_t lies[] = {51, PTRDIFF_MAX, PTRDIFF_MIN, INT32_MIN, (ptrdiff_t)((size_t)INT32_MIN - 1)};
     char data[50] = {0};
     (void)unused;
     for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
