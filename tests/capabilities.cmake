@@ -8,6 +8,7 @@ set(rouse_test_capabilities
     unix_sockets  # AF_UNIX
     fork          # a process can be forked, and goes on in both
     signals       # POSIX signals: handlers, masks, a process can send itself one
+    handlers      # after the handler of a signal a thread is what it was: in qemu's i386 it takes itself for another
     processes     # programs can be started, and ended by a signal
     faults        # system calls and allocations can be made to fail, and the clock can be moved (support/faults.h)
     proc_files    # /proc tells about this process
@@ -16,9 +17,10 @@ set(rouse_test_capabilities
     leftovers     # the kernel tracks open descriptions: one that was closed while a copy lives on goes on reporting
     urgent_data   # TCP's out-of-band byte is told from others
     shared_library # the library can be loaded at run time
+    unloading     # and is unloaded when it is closed: musl keeps what was loaded once
 )
 
-set(rouse_test_available real_threads urgent_data processes)
+set(rouse_test_available real_threads urgent_data processes handlers)
 if(UNIX)
     list(APPEND rouse_test_available descriptors unix_sockets fork signals shared_library)
 endif()
@@ -31,3 +33,16 @@ endif()
 if(ROUSE_BACKEND STREQUAL "epoll")
     list(APPEND rouse_test_available leftovers)
 endif()
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    include(CheckSymbolExists)
+    check_symbol_exists(__GLIBC__ features.h ROUSE_HAS_GLIBC)
+    if(ROUSE_HAS_GLIBC)
+        list(APPEND rouse_test_available unloading)
+    endif()
+elseif(UNIX)
+    list(APPEND rouse_test_available unloading)
+endif()
+
+# What runs the tests may have less than the target.
+set(ROUSE_TEST_LACKS "" CACHE STRING "Capabilities of the target that an emulator, or this machine, does not have")
+list(REMOVE_ITEM rouse_test_available ${ROUSE_TEST_LACKS})

@@ -353,6 +353,7 @@ static int wait_for_terminate(void *unused)
 
 TEST(a_waiter_for_signals_on_a_runtime_that_nobody_drives_does_not_keep_them_from_others)
 {
+    test_needs("handlers");
     rouse_runtime *first = test_runtime_new(TEST_SINGLE, 1), *second = test_runtime_new(TEST_STEALING, 2);
     rouse_task waiter;
     require_int(rouse_spawn_fiber_at(&waiter, first, wait_for_hang_up, NULL, 0, 0, NULL, NULL), ==, ROUSE_OK);

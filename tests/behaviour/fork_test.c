@@ -331,6 +331,7 @@ static void end_signals_in_child(rouse_runtime *runtime)
 
 TEST(a_child_that_ends_takes_no_signal_from_the_parent)
 {
+    test_needs("handlers");
     test_on_each_executor(end_signals_in_child);
 }
 

@@ -228,6 +228,7 @@ TEST(operations_that_were_never_polled_can_be_taken_back)
 /* seastar@08ec5dfd1, libuv#4738: what is used again is as good as new, also right inside the answer to its last use. */
 TEST(one_operation_serves_every_kind_in_turn)
 {
+    test_needs("handlers");
     rouse_listener *listener;
     rouse_address address;
     rouse_interval interval;

@@ -785,6 +785,7 @@ static int wait_for_what_was_kept(void *unused)
 /* libuv#3483, libevent#307: after a signal just before the fork the child span, or it heard no signal any more. */
 TEST(a_forked_child_is_idle_and_hears_its_own_signals_only)
 {
+    test_needs("handlers");
     for (int kind = 0; kind < (FAULTS_THREAD_SANITIZER ? 1 : TEST_EXECUTORS); kind++) {
         rouse_options options = test_options((enum test_executor)kind, 2);
         int status = -1;
@@ -815,6 +816,7 @@ static void send_signals(void *unused)
 /* libuv#2398, libuv#2415: a handle was closed with signals on their way to it. */
 TEST(signals_on_their_way_do_no_harm_when_they_are_not_caught_any_more)
 {
+    test_needs("handlers");
     struct sigaction before, ignoring = {.sa_handler = SIG_IGN}, found;
     test_thread thread;
     struct hand waiting;

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+TEST_FILE_NEEDS(handlers)
+
 #if !defined(POLL_SERVER_PATH)
 #define POLL_SERVER_PATH ""
 #endif

@@ -3,6 +3,8 @@
 
 #include <signal.h>
 
+TEST_FILE_NEEDS(handlers)
+
 static const struct {
     int number, name;
 } known[] = {{SIGINT, ROUSE_SIGNAL_INTERRUPT}, {SIGTERM, ROUSE_SIGNAL_TERMINATE}, {SIGHUP, ROUSE_SIGNAL_HANG_UP}};

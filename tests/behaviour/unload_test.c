@@ -56,6 +56,7 @@ static int sleep_in_fiber(void *unused)
 /* libuv#2625, libuv/help#52: a thread still ran, and descriptors were left, when the library was unloaded. */
 TEST(unloading_the_library_leaves_no_thread_descriptor_or_mapping)
 {
+    test_needs("unloading");
     if (*ROUSE_SHARED_PATH == '\0' || test_is_valgrind()) /* the loader keeps a few bytes for each thread */
         test_skip("no shared library, or valgrind");
     int threads = test_thread_count(), descriptors = test_descriptor_count();

@@ -316,6 +316,7 @@ static void interrupt_late(void *unused)
 
 TEST(an_interrupted_wait_is_no_error)
 {
+    test_needs("handlers");
     struct backend_event event;
     struct sigaction action = {.sa_handler = do_nothing}, before;
     test_thread thread;

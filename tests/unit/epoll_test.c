@@ -700,6 +700,7 @@ static void interrupt_late(void *ignored)
 
 TEST(a_signal_ends_the_wait_with_no_events)
 {
+    test_needs("handlers");
     struct backend *backend = open_backend();
     struct backend_event event;
     struct sigaction action = {.sa_handler = do_nothing}, before;
