@@ -21,6 +21,7 @@ struct scope {
     struct surroundings *owner; /* the fiber that opened it; NULL once closed. Written under the lock */
 };
 _Static_assert(sizeof(struct scope) <= sizeof(rouse_scope), "fits the public struct");
+_Static_assert(_Alignof(struct scope) <= _Alignof(rouse_scope), "is as aligned");
 
 static inline int64_t scope_limit(const struct scope *scope)
 {

@@ -22,6 +22,7 @@ struct frame {
 };
 _Static_assert(sizeof(struct frame) <= sizeof(rouse_deadline), "a deadline holds a frame");
 _Static_assert(sizeof(struct frame) <= sizeof(rouse_shield), "a shield holds a frame");
+_Static_assert(_Alignof(struct frame) <= _Alignof(rouse_deadline), "is as aligned");
 
 struct scope;
 

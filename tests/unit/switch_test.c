@@ -208,10 +208,17 @@ TEST(many_contexts_in_any_order_find_their_locals_again)
     free(fibers);
 }
 
-#if defined(__x86_64__) && !defined(ROUSE_FIBER_PORTABLE)
+#if !defined(ROUSE_FIBER_PORTABLE) && (defined(__x86_64__) || defined(__aarch64__))
+#define NAME_TEXT2(prefix, name) #prefix #name
+#define NAME_TEXT(prefix, name)  NAME_TEXT2(prefix, name)
+#define NAME(name)               NAME_TEXT(__USER_LABEL_PREFIX__, name) /* as the assembler knows it */
+
+#if defined(__x86_64__)
+enum { REGISTERS = 6 };
+
 /* Switches with these values in the registers that a callee preserves, and puts what they hold afterwards there. */
 __attribute__((noinline)) static void switch_with_registers(struct switch_context *save, struct switch_context *load,
-                                                            uint64_t values[6])
+                                                            uint64_t values[REGISTERS])
 {
     void **save_sp = &save->sp;
     void *load_sp = load->sp;
@@ -224,27 +231,70 @@ __attribute__((noinline)) static void switch_with_registers(struct switch_contex
                      "movq 24(%%rdx), %%r13\n\t"
                      "movq 32(%%rdx), %%r14\n\t"
                      "movq 40(%%rdx), %%r15\n\t"
-                     "call switch_stacks\n\t"
-                     "popq %%rdx\n\t"
-                     "movq %%rbx, (%%rdx)\n\t"
-                     "movq %%rbp, 8(%%rdx)\n\t"
-                     "movq %%r12, 16(%%rdx)\n\t"
-                     "movq %%r13, 24(%%rdx)\n\t"
-                     "movq %%r14, 32(%%rdx)\n\t"
-                     "movq %%r15, 40(%%rdx)\n\t"
-                     "popq %%rbp\n\t"
-                     "addq $128, %%rsp\n\t"
+                     "call " NAME(switch_stacks) "\n\t"
+                                                 "popq %%rdx\n\t"
+                                                 "movq %%rbx, (%%rdx)\n\t"
+                                                 "movq %%rbp, 8(%%rdx)\n\t"
+                                                 "movq %%r12, 16(%%rdx)\n\t"
+                                                 "movq %%r13, 24(%%rdx)\n\t"
+                                                 "movq %%r14, 32(%%rdx)\n\t"
+                                                 "movq %%r15, 40(%%rdx)\n\t"
+                                                 "popq %%rbp\n\t"
+                                                 "addq $128, %%rsp\n\t"
                      : "+D"(save_sp), "+S"(load_sp), "+d"(values)
                      :
                      : "rax", "rbx", "rcx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc", "memory");
 }
+#else
+enum { REGISTERS = 19 }; /* x19 to x29, d8 to d15 */
+
+/* The same. */
+__attribute__((noinline)) static void switch_with_registers(struct switch_context *save, struct switch_context *load,
+                                                            uint64_t values[REGISTERS])
+{
+    register void **save_sp __asm__("x0") = &save->sp;
+    register void *load_sp __asm__("x1") = load->sp;
+    register uint64_t *at __asm__("x2") = values;
+    __asm__ volatile("stp x29, x2, [sp, #-16]!\n\t"
+                     "ldp x19, x20, [x2]\n\t"
+                     "ldp x21, x22, [x2, #16]\n\t"
+                     "ldp x23, x24, [x2, #32]\n\t"
+                     "ldp x25, x26, [x2, #48]\n\t"
+                     "ldp x27, x28, [x2, #64]\n\t"
+                     "ldp d8, d9, [x2, #80]\n\t"
+                     "ldp d10, d11, [x2, #96]\n\t"
+                     "ldp d12, d13, [x2, #112]\n\t"
+                     "ldp d14, d15, [x2, #128]\n\t"
+                     "ldr x29, [x2, #144]\n\t"
+                     "bl " NAME(switch_stacks) "\n\t"
+                                               "ldr x2, [sp, #8]\n\t"
+                                               "stp x19, x20, [x2]\n\t"
+                                               "stp x21, x22, [x2, #16]\n\t"
+                                               "stp x23, x24, [x2, #32]\n\t"
+                                               "stp x25, x26, [x2, #48]\n\t"
+                                               "stp x27, x28, [x2, #64]\n\t"
+                                               "stp d8, d9, [x2, #80]\n\t"
+                                               "stp d10, d11, [x2, #96]\n\t"
+                                               "stp d12, d13, [x2, #112]\n\t"
+                                               "stp d14, d15, [x2, #128]\n\t"
+                                               "str x29, [x2, #144]\n\t"
+                                               "ldp x29, x2, [sp], #16\n\t"
+                     : "+r"(save_sp), "+r"(load_sp), "+r"(at)
+                     :
+                     : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17",
+                       "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "v0", "v1", "v2",
+                       "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17",
+                       "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31",
+                       "cc", "memory");
+}
+#endif
 
 static struct switch_context register_contexts[2];
 
 static void fill_registers(void *argument)
 {
     uint64_t *values = argument;
-    uint64_t before[6];
+    uint64_t before[REGISTERS];
     for (;;) {
         memcpy(before, values, sizeof before);
         switch_with_registers(&register_contexts[1], &register_contexts[0], values);
@@ -254,11 +304,14 @@ static void fill_registers(void *argument)
 
 TEST(the_registers_that_a_callee_preserves_survive)
 {
-    uint64_t here[6] = {1, 2, 3, 4, 5, 6}, expected[6], there[6] = {11, 12, 13, 14, 15, 16};
+    uint64_t here[REGISTERS], expected[REGISTERS], there[REGISTERS];
     if (FAULTS_SANITIZED) /* no annotations here, so that nothing comes between the switches */
         test_skip("sanitizers come between");
     void *stack = map_stack();
-    memcpy(expected, here, sizeof here);
+    for (size_t i = 0; i < REGISTERS; i++) {
+        expected[i] = here[i] = i + 1;
+        there[i] = i + 101;
+    }
     switch_prepare(&register_contexts[1], stack, STACK_BYTES, fill_registers, there);
     for (int i = 0; i < 3; i++) {
         switch_with_registers(&register_contexts[0], &register_contexts[1], here);
