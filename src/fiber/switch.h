@@ -15,7 +15,7 @@
  * Alternatives that lost, in nanoseconds for one switch on an AMD EPYC: swapcontext 250; resuming with ret 7.0, because
  * the processor predicts it from the calls of the other stack; saving MXCSR in each switch 5.2 (its store alone costs
  * 2.5). The x87 control word, which <fenv.h> always changes together with MXCSR, is read in 0.2 and tells when there is
- * something to do; 2.4 in all. */
+ * something to do; 2.4 in all. On AArch64 the whole floating point control register is kept, flush-to-zero included. */
 #ifndef ROUSE_FIBER_SWITCH_H
 #define ROUSE_FIBER_SWITCH_H
 
