@@ -71,7 +71,7 @@ void faults_sweep_begin(struct faults_sweep *sweep);
 
 /* Runs the scenario in a forked child with the first allocation failing, then with the second, and so on until a run
  * asks for no more; then again with all allocations from the n-th on failing. Each run must end by itself, in time, with
- * nothing left. Ends the process otherwise. Under valgrind every seventh has to do. Answers about how many allocations the
+ * nothing left. Ends the process otherwise. Under valgrind and emulators every seventh has to do. Answers about how many allocations the
  * scenario makes when none fails; the scenario's own count too, so let it allocate inside faults_exempt, or not at all. */
 unsigned long test_each_failing_allocation(void (*scenario)(void *argument), void *argument);
 
