@@ -356,11 +356,11 @@ TEST(a_wake_under_a_lock_that_the_drop_function_takes_does_not_deadlock)
 static atomic_int references, user_wakes;
 static rouse_op *re_entered;        /* an operation that every entry cancels and polls again */
 static const rouse_task *re_joined; /* a task that every entry asks about */
-static atomic_bool inside;          /* entries do not re-enter each other */
+static atomic_int inside;           /* entries do not re-enter each other */
 
 static void re_enter(void)
 {
-    if (re_entered == NULL || atomic_exchange(&inside, true)) {
+    if (re_entered == NULL || atomic_exchange(&inside, 1)) {
         return;
     }
     rouse_context context;
@@ -376,7 +376,7 @@ static void re_enter(void)
     }
     rouse_op_cancel(re_entered);
     rouse_sleep_init(re_entered, rouse_after(ROUSE_S(1000)));
-    atomic_store(&inside, false);
+    atomic_store(&inside, 0);
 }
 
 static rouse_waker user_clone(void *data);
