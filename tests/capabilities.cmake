@@ -15,6 +15,8 @@ set(rouse_test_capabilities
     kernel_set    # descriptors are put into a set of the kernel's, by system calls, which can be made to fail
     watchable     # a foreign loop can wait for a runtime through one descriptor
     leftovers     # the kernel tracks open descriptions: one that was closed while a copy lives on goes on reporting
+    inherited_sets # a forked child has its parent's kernel sets, and gives them up
+    outer_set     # what a foreign loop waits for is made when it asks, which can fail
     urgent_data   # TCP's out-of-band byte is told from others
     shared_library # the library can be loaded at run time
     unloading     # and is unloaded when it is closed: musl keeps what was loaded once
@@ -31,7 +33,7 @@ if(NOT ROUSE_BACKEND STREQUAL "poll")
     list(APPEND rouse_test_available kernel_set watchable)
 endif()
 if(ROUSE_BACKEND STREQUAL "epoll")
-    list(APPEND rouse_test_available leftovers)
+    list(APPEND rouse_test_available leftovers inherited_sets outer_set)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     include(CheckSymbolExists)

@@ -146,7 +146,7 @@ static int accept_though_it_is_not_watched(void *error)
         rouse_stream *stream = NULL;
         int client;
         require_int(rouse_go(connect_soon, &client), ==, ROUSE_OK);
-        faults_syscall("epoll_ctl", 1, *(int *)error, 1);
+        faults_syscall("set_change", 1, *(int *)error, 1);
         require_int(accept_in(style, listener, &stream, NULL), ==, ROUSE_OK);
         require_int(rouse_close(stream), ==, ROUSE_OK);
         test_close(client);
@@ -158,7 +158,7 @@ static int accept_though_it_is_not_watched(void *error)
 TEST(a_listener_that_the_system_cannot_watch_for_a_moment_goes_on)
 {
     test_needs("kernel_set");
-    static int errors[] = {ENOMEM, ENOSPC};
+    static int errors[] = {ENOMEM, FAULTS_SET_FULL};
     for (int i = 0; i < 2; i++)
         for (int kind = 0; kind < FLAVOURS; kind++) {
             rouse_options options = flavour(kind);
@@ -576,7 +576,7 @@ TEST(a_plain_thread_that_finds_no_descriptors_for_the_default_runtime_learns_so)
     rouse_listener *listener = listen_here();
     rouse_stream *stream = NULL;
     rouse_op op = {{0}};
-    faults_syscall("epoll_create1", 1, EMFILE, FAULTS_ALWAYS);
+    faults_syscall("set_open", 1, EMFILE, FAULTS_ALWAYS);
     assert_int_equal(rouse_accept(listener, &stream, NULL), ROUSE_TOO_MANY_FILES);
     assert_int_equal(rouse_sleep(ROUSE_S(10)), ROUSE_TOO_MANY_FILES);
     assert_int_equal(rouse_spawn(NULL, &op_task, &op), ROUSE_TOO_MANY_FILES);

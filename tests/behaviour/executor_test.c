@@ -472,9 +472,11 @@ TEST(a_loop_that_gets_no_descriptor_is_told_not_to_sleep_while_another_thread_dr
     struct block_in_thread block = {.runtime = runtime, .bell = &bell};
     intptr_t descriptor;
     test_thread thread;
-    faults_syscall("epoll_create1", 1, EMFILE, 1);
-    assert_int_equal(rouse_runtime_descriptor(runtime, &descriptor),
-                     watchable ? ROUSE_TOO_MANY_FILES : ROUSE_NOT_SUPPORTED);
+    if (test_has("outer_set") || !watchable) { /* elsewhere the descriptor is there from the beginning */
+        faults_syscall("set_open", 1, EMFILE, 1);
+        assert_int_equal(rouse_runtime_descriptor(runtime, &descriptor),
+                         watchable ? ROUSE_TOO_MANY_FILES : ROUSE_NOT_SUPPORTED);
+    }
     sem_init(&block.polled, 0, 0);
     test_thread_start(&thread, block_until_rung, &block);
     test_await(&block.polled);

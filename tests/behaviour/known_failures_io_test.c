@@ -30,7 +30,7 @@ static int be_refused(void *unused)
 {
     static const struct {
         int error, status;
-    } pairs[] = {{ENOSPC, ROUSE_LIMIT}, {ENOMEM, ROUSE_NO_MEMORY}, {EPERM, ROUSE_NOT_POLLABLE}};
+    } pairs[] = {{FAULTS_SET_FULL, FAULTS_SET_FULL_STATUS}, {ENOMEM, ROUSE_NO_MEMORY}, {EPERM, ROUSE_NOT_POLLABLE}};
     uint64_t rounds = test_scale(1500, 100000);
     int descriptors = test_descriptor_count();
     size_t before = 0;
@@ -40,7 +40,7 @@ static int be_refused(void *unused)
         if (i == rounds / 4)
             before = test_rss_bytes();
         rouse_stream *stream = unix_stream(&peer);
-        faults_syscall("epoll_ctl", 1, pairs[i % 3].error, 1);
+        faults_syscall("set_change", 1, pairs[i % 3].error, 1);
         require_int(rouse_read(stream, &byte, 1), ==, pairs[i % 3].status);
         test_send_all(peer, "x", 1); /* and it can be used still */
         require_int(rouse_read(stream, &byte, 1), ==, 1);
@@ -79,9 +79,9 @@ TEST(a_removal_that_the_system_refuses_leaves_nothing)
         rouse_read_init(&waiting.op, stream, &byte, 1);
         assert_int_equal(hand_poll(&waiting), ROUSE_PENDING);
         faults_reset();
-        faults_syscall("epoll_ctl", 1, errors[i % 3], 1);
+        faults_syscall("set_change", 1, errors[i % 3], 1);
         assert_int_equal(rouse_close(stream), ROUSE_OK);
-        assert_int_equal(faults_syscall_hit("epoll_ctl"), 1);
+        assert_int_equal(faults_syscall_hit("set_change"), 1);
         assert_int_equal(hand_poll(&waiting), ROUSE_CLOSED);
         hand_fini(&waiting);
         test_expect_end(peer);
@@ -97,7 +97,7 @@ TEST(a_removal_that_the_system_refuses_leaves_nothing)
 TEST(polling_again_without_an_event_makes_no_system_call)
 {
     test_needs("faults");
-    static const char *const names[] = {"recv", "read", "epoll_ctl", "accept4", "poll"};
+    static const char *const names[] = {"recv", "read", "set_change", "accept4", "poll"};
     rouse_listener *listener;
     rouse_stream *accepted = NULL;
     struct hand reading, accepting;

@@ -155,7 +155,7 @@ static int close_with_a_copy(void *unused)
     faults_reset();
     require_int(rouse_close(stream), ==, ROUSE_OK);
     if (test_has("leftovers"))
-        require_int(faults_syscall_count("epoll_ctl"), ==, 1); /* it is removed before it is closed */
+        require_int(faults_syscall_count("set_change"), ==, 1); /* it is removed before it is closed */
     int status = write_into_the_dead(peer);
     test_close(copy);
     test_close(peer);
@@ -215,7 +215,7 @@ static int attach_after_the_fork(void *unused)
     faults_reset();
     require_int(rouse_close(stream), ==, ROUSE_OK);
     if (test_has("leftovers"))
-        require_int(faults_syscall_count("epoll_ctl"), ==, 1);
+        require_int(faults_syscall_count("set_change"), ==, 1);
     int status = write_into_the_dead(peer);
     kill_the_sleeper(child);
     test_close(peer);
@@ -241,17 +241,17 @@ static int renew_under_waiters(void *must_renew)
     rouse_read_init(&op, alive, &byte, 1);
     faults_reset();
     require_int(rouse_spawn(&task, &op_task, &op), ==, ROUSE_OK);
-    while (faults_syscall_count("epoll_ctl") == 0) /* it is not in the set yet */
+    while (faults_syscall_count("set_change") == 0) /* it is not in the set yet */
         require_int(rouse_sleep(ROUSE_US(100)), ==, ROUSE_OK);
     await_once(dead);
     require_int(rouse_descriptor(dead, &descriptor), ==, ROUSE_OK);
     int copy = dup((int)descriptor);
     faults_reset();
-    faults_syscall("epoll_ctl", 1, ENOMEM, 1); /* the removal */
+    faults_syscall("set_change", 1, ENOMEM, 1); /* the removal */
     require_int(rouse_close(dead), ==, ROUSE_OK);
     int status = write_into_the_dead(dead_peer);
     if (must_renew != NULL) /* elsewhere other turns come between the events, so that they cost less */
-        require_int(faults_syscall_count("epoll_create1"), >=, 1);
+        require_int(faults_syscall_count("set_open"), >=, 1);
     test_send_all(peer, "x", 1);
     require_int(rouse_join(&task, &answer), ==, ROUSE_OK);
     require_int(answer, ==, 1);

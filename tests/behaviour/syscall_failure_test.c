@@ -99,8 +99,8 @@ static const struct {
     {"listen", {EADDRINUSE}},
     {"accept4", {EINTR, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTO, EPERM, EAGAIN}},
     {"connect", {EINTR, EINPROGRESS, ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, EAGAIN}},
-    {"epoll_create1", {EMFILE, ENFILE, ENOMEM}},
-    {"epoll_ctl", {ENOMEM, ENOSPC, EPERM, EEXIST, ENOENT, EBADF}},
+    {"set_open", {EMFILE, ENFILE, ENOMEM}},
+    {"set_change", {ENOMEM, ENOSPC, EPERM, EEXIST, ENOENT, EBADF}},
     {"eventfd", {EMFILE, ENFILE, ENOMEM}},
     {"recv", {EINTR, EAGAIN, ECONNRESET, ETIMEDOUT, EIO}},
     {"send", {EINTR, EAGAIN, EPIPE, ECONNRESET, ENOBUFS, EIO}},
@@ -145,7 +145,7 @@ TEST(accepting_and_connecting_may_fail_at_every_place)
 TEST(the_set_of_the_kernel_may_fail_at_every_place)
 {
     test_needs("kernel_set");
-    fail_each("epoll_create1", "epoll_ctl");
+    fail_each("set_open", "set_change");
 }
 
 TEST(waiting_and_waking_may_fail_at_every_place)
@@ -186,9 +186,9 @@ TEST(with_threads_waiting_and_waking_may_fail_at_every_place)
 {
     test_time_limit(200);
     test_each_failing_call("pthread_create", EAGAIN, conversation_of_threads, NULL);
-    test_each_failing_call("epoll_create1", EMFILE, conversation_of_threads, NULL);
+    test_each_failing_call("set_open", EMFILE, conversation_of_threads, NULL);
     test_each_failing_call("eventfd", EMFILE, conversation_of_threads, NULL);
-    test_each_failing_call("epoll_ctl", ENOSPC, conversation_of_threads, NULL);
+    test_each_failing_call("set_change", FAULTS_SET_FULL, conversation_of_threads, NULL);
     test_each_failing_call("write", EINTR, conversation_of_threads, NULL);
     test_each_failing_call("mmap", ENOMEM, conversation_of_threads, NULL);
 }

@@ -22,6 +22,9 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#if FAULTS_KQUEUE
+#include <sys/event.h>
+#endif
 #if defined(__GLIBC__)
 #include <execinfo.h>
 #else /* musl tells no stacks */
@@ -417,6 +420,10 @@ void *__wrap_reallocarray(void *memory, size_t count, size_t size)
     CALL(, recvmsg, , )        \
     CALL(, sendmsg, , )        \
     CALL(, epoll_pwait2, , )   \
+    CALL(, kqueue, , )         \
+    CALL(, kevent_change, , )  \
+    CALL(, kevent_wake, , )    \
+    CALL(, kevent_wait, , )    \
     CALL(, fcntl, , )          \
     CALL(, ioctl, , )          \
     CALL(, syscall, , )        \
@@ -443,8 +450,24 @@ static struct call {
 
 static atomic_int_fast64_t clock_offset;
 
+/* What backends call differently. */
+static const char *real_name(const char *name)
+{
+    static const char *const names[][3] = {
+        {"set_open", "epoll_create1", "kqueue"},
+        {"set_change", "epoll_ctl", "kevent_change"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(names[i][0], name) == 0) {
+            return names[i][FAULTS_KQUEUE ? 2 : 1];
+        }
+    }
+    return name;
+}
+
 static struct call *call_named(const char *name)
 {
+    name = real_name(name);
     for (size_t i = 0; i < CALLS; i++) {
         if (strcmp(calls[i].name, name) == 0) {
             return &calls[i];
@@ -620,6 +643,40 @@ int __wrap_epoll_pwait2(int set, struct epoll_event *events, int count, const st
     }
     return __real_epoll_pwait2(set, events, count, timeout, mask);
 }
+
+#if FAULTS_KQUEUE
+
+int __real_kqueue(void);
+int __wrap_kqueue(void);
+int __wrap_kqueue(void)
+{
+    int error = injected(CALL_kqueue);
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    return __real_kqueue();
+}
+
+/* Three in one. */
+int __real_kevent(int queue, const struct kevent *changes, int change_count, struct kevent *events, int event_count,
+                  const struct timespec *timeout);
+int __wrap_kevent(int queue, const struct kevent *changes, int change_count, struct kevent *events, int event_count,
+                  const struct timespec *timeout);
+int __wrap_kevent(int queue, const struct kevent *changes, int change_count, struct kevent *events, int event_count,
+                  const struct timespec *timeout)
+{
+    int error = injected(change_count == 0                ? CALL_kevent_wait
+                         : changes->filter == EVFILT_USER ? CALL_kevent_wake
+                                                          : CALL_kevent_change);
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    return __real_kevent(queue, changes, change_count, events, event_count, timeout);
+}
+
+#endif
 
 /* Variadic calls: an argument that was not given is passed on as whatever its place holds and not looked at. */
 #define WRAP_VARIADIC(name, second)                 \

@@ -34,6 +34,11 @@
 #endif
 #define FAULTS_SANITIZED (FAULTS_ADDRESS_SANITIZER || FAULTS_THREAD_SANITIZER)
 
+/* 1: the backend is kqueue (the build says so). */
+#if !defined(FAULTS_KQUEUE)
+#define FAULTS_KQUEUE 0
+#endif
+
 #if defined(__linux__)
 #define FAULTS_AVAILABLE 1
 #else
@@ -80,7 +85,14 @@ unsigned long test_each_failing_call(const char *name, int error, void (*scenari
 
 /* ---- system calls, by the names in wrapped_symbols.txt; a name that is not there ends the process ---- */
 
+/* Besides, whatever the backend does it with: set_open makes the kernel's set, set_change tells it of a descriptor.
+ * kevent is three: kevent_change (set_change), kevent_wake for user events, kevent_wait. */
+
 #define FAULTS_ALWAYS UINT64_MAX
+
+/* The error of a set that takes no more, and what becomes of it. */
+#define FAULTS_SET_FULL        (FAULTS_KQUEUE ? ENOMEM : ENOSPC)
+#define FAULTS_SET_FULL_STATUS (FAULTS_KQUEUE ? ROUSE_NO_MEMORY : ROUSE_LIMIT)
 
 /* Makes the nth call from now (1 is the next one), and those after it, `times` in all, fail with `error` and not reach
  * the system. `close` and a `connect` that fails with EINTR or EINPROGRESS do reach it, since that is what these errors
