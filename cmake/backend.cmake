@@ -23,6 +23,19 @@ else()
     set(rouse_target_backends poll sim)
 endif()
 
+# kqueue on Linux is a model of it (tests/support/kqueue), there for the backend's own tests and for nothing else.
+set(rouse_kqueue_is_model OFF)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND ROUSE_BACKEND STREQUAL "kqueue")
+    if(NOT rouse_is_top OR NOT ROUSE_BUILD_TESTS)
+        message(FATAL_ERROR "ROUSE_BACKEND=kqueue is on Linux a model for rouse's own tests: it needs ROUSE_BUILD_TESTS=ON in "
+                            "a build of rouse itself.")
+    endif()
+    set(rouse_kqueue_is_model ON)
+    list(APPEND rouse_target_backends kqueue)
+    set(rouse_os_libraries rouse_kqueue_model)
+    set(ROUSE_INSTALL OFF)
+endif()
+
 list(GET rouse_target_backends 0 rouse_default_backend)
 set(ROUSE_BACKEND ${rouse_default_backend} CACHE STRING "How readiness is learnt: epoll, kqueue, iocp, poll or sim")
 set(rouse_backends epoll kqueue iocp poll sim)
