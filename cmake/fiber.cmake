@@ -22,6 +22,13 @@ endif()
 if(NOT ROUSE_FIBER_SWITCH STREQUAL "portable")
     rouse_find_switch(x86_64_sysv "defined(__x86_64__) && !defined(__ILP32__) && !defined(_WIN32)"
                       ROUSE_TARGET_IS_X86_64_SYSV)
+    # MSVC's assembler is another language, and so is its source.
+    rouse_find_switch(x86_64_win64 "defined(_WIN64) && (defined(__x86_64__) || defined(_M_X64)) && !defined(_M_ARM64EC)"
+                      ROUSE_TARGET_IS_X86_64_WINDOWS)
+    if(ROUSE_TARGET_IS_X86_64_WINDOWS AND MSVC)
+        enable_language(ASM_MASM)
+        set(rouse_switch_source "${PROJECT_SOURCE_DIR}/src/fiber/switch_x86_64_win64.asm")
+    endif()
     rouse_find_switch(aarch64 "defined(__aarch64__) && !defined(__ILP32__) && !defined(_WIN32)" ROUSE_TARGET_IS_AARCH64)
     if(NOT rouse_switch_source AND ROUSE_FIBER_SWITCH STREQUAL "asm")
         message(FATAL_ERROR "ROUSE_FIBER_SWITCH=asm: there is no assembly switch for this target; use auto or portable.")

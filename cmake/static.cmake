@@ -8,7 +8,7 @@
 add_library(rouse_internals STATIC EXCLUDE_FROM_ALL $<TARGET_OBJECTS:rouse_objects>)
 target_include_directories(rouse_internals INTERFACE "${PROJECT_SOURCE_DIR}/include")
 target_compile_definitions(rouse_internals INTERFACE ROUSE_STATIC=1)
-target_link_libraries(rouse_internals PUBLIC Threads::Threads ${rouse_os_libraries})
+target_link_libraries(rouse_internals PUBLIC ${rouse_os_libraries})
 target_link_options(rouse_internals PUBLIC ${rouse_sanitizer_flags})
 set_target_properties(rouse_internals PROPERTIES LINKER_LANGUAGE C)
 

@@ -10,7 +10,7 @@ static bool is_stopping(const struct rouse_runtime *runtime)
 static void wait_for_start(struct rouse_runtime *runtime)
 {
     while (!atomic_u32_load(&runtime->started, ACQUIRE)) /* pairs with executor_multi_start */
-        os_wait_on((const uint32_t *)(const void *)&runtime->started, 0, ROUSE_NEVER);
+        os_wait_on(atomic_u32_word(&runtime->started), 0, ROUSE_NEVER);
 }
 
 static void work(void *argument)
@@ -73,7 +73,7 @@ int executor_multi_start(struct rouse_runtime *runtime)
         settle(runtime);
     }
     atomic_u32_store(&runtime->started, 1, RELEASE); /* with wait_for_start */
-    os_wake_all((const uint32_t *)(const void *)&runtime->started);
+    os_wake_all(atomic_u32_word(&runtime->started));
     return status;
 }
 

@@ -31,7 +31,7 @@ static void raise_signal(struct thread_waiter *waiter, uint32_t signal)
 {
     /* ACQ_REL pairs with sleep_for and was_woken. */
     if (atomic_u32_or(&waiter->signal, signal, ACQ_REL) & SIGNAL_SLEEPING)
-        os_wake_one((const uint32_t *)(const void *)&waiter->signal);
+        os_wake_one(atomic_u32_word(&waiter->signal));
 }
 
 static rouse_waker waiter_clone(void *data);
@@ -215,7 +215,7 @@ static void sleep_for(struct thread_waiter *waiter, uint32_t signals)
 {
     uint32_t signal;
     while (((signal = atomic_u32_or(&waiter->signal, SIGNAL_SLEEPING, ACQ_REL)) & signals) == 0)
-        os_wait_on((const uint32_t *)(const void *)&waiter->signal, signal | SIGNAL_SLEEPING, ROUSE_NEVER);
+        os_wait_on(atomic_u32_word(&waiter->signal), signal | SIGNAL_SLEEPING, ROUSE_NEVER);
     /* RELAXED: nobody sleeps, a wake too many is harmless. */
     atomic_u32_and(&waiter->signal, ~(uint32_t)SIGNAL_SLEEPING, RELAXED);
 }

@@ -8,12 +8,6 @@
 #define LOCK_SPINS 40
 #endif
 
-/* What os_wait_on compares: the word without the type that keeps plain accesses out. */
-static const uint32_t *plain_word(const struct lock *lock)
-{
-    return (const uint32_t *)(const void *)&lock->word;
-}
-
 void lock_acquire_contended(struct lock *lock)
 {
     for (int i = 0; i < LOCK_SPINS; i++) {
@@ -29,10 +23,10 @@ void lock_acquire_contended(struct lock *lock)
      * another one still sleeps. The price is at most one wake too many, and a lost one is impossible. ACQUIRE pairs
      * with the RELEASE of lock_release. */
     while (atomic_u32_exchange(&lock->word, LOCK_CONTENDED, ACQUIRE) != LOCK_FREE)
-        os_wait_on(plain_word(lock), LOCK_CONTENDED, ROUSE_NEVER);
+        os_wait_on(atomic_u32_word(&lock->word), LOCK_CONTENDED, ROUSE_NEVER);
 }
 
 void lock_wake_one(struct lock *lock)
 {
-    os_wake_one(plain_word(lock));
+    os_wake_one(atomic_u32_word(&lock->word));
 }

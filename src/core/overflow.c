@@ -38,7 +38,7 @@ static void go_on(bool in_child)
     lock_release(&overflow.lock);
 }
 
-OS_WHEN_LOADED static void watch_forks(void)
+OS_WHEN_LOADED(watch_forks)
 {
     static const struct os_fork_hook hook = {rest, go_on};
     os_at_fork(FORK_OVERFLOW, &hook);

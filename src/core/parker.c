@@ -1,16 +1,11 @@
 #include "core/parker.h"
 #include "core/reactor.h"
 
-static const uint32_t *word_of(struct parker *parker)
-{
-    return (const uint32_t *)(const void *)&parker->state;
-}
-
 void parker_park(struct parker *parker, int64_t deadline_ns)
 {
     uint32_t state = PARKER_EMPTY;
     if (atomic_u32_cas(&parker->state, &state, PARKER_PARKED, ACQ_REL, ACQUIRE))
-        os_wait_on(word_of(parker), PARKER_PARKED, deadline_ns);
+        os_wait_on(atomic_u32_word(&parker->state), PARKER_PARKED, deadline_ns);
     atomic_u32_exchange(&parker->state, PARKER_EMPTY, ACQ_REL);
 }
 
@@ -36,7 +31,7 @@ void parker_unpark(struct parker *parker)
 {
     uint32_t state = atomic_u32_exchange(&parker->state, PARKER_TOKEN, ACQ_REL);
     if (state == PARKER_PARKED)
-        os_wake_one(word_of(parker));
+        os_wake_one(atomic_u32_word(&parker->state));
     else if (state == PARKER_POLLING)
         reactor_wake(parker->polling);
 }

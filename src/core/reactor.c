@@ -114,7 +114,7 @@ static void endure_failure(struct reactor *reactor, int64_t deadline_ns)
         return;
     reactor->failures--;
     int64_t pause_ns = rouse_after(ROUSE_MS(10));
-    os_wait_on((const uint32_t *)(const void *)&reactor->woken, 0, pause_ns < deadline_ns ? pause_ns : deadline_ns);
+    os_wait_on(atomic_u32_word(&reactor->woken), 0, pause_ns < deadline_ns ? pause_ns : deadline_ns);
 }
 
 size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)

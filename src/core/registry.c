@@ -84,7 +84,7 @@ void slot_lock_later(struct slot *slot)
     do {
         lock_release(&slot->lock);
         while (atomic_u32_load(&registry_rests, ACQUIRE)) /* pairs with RELEASE in go_on */
-            os_wait_on((const uint32_t *)(const void *)&registry_rests, 1, ROUSE_NEVER);
+            os_wait_on(atomic_u32_word(&registry_rests), 1, ROUSE_NEVER);
         lock_acquire(&slot->lock);
     } while (atomic_u32_load(&registry_rests, RELAXED));
 }
@@ -122,11 +122,11 @@ static void go_on(bool in_child)
     if (in_child)
         forget_threads();
     atomic_u32_store(&registry_rests, 0, RELEASE); /* pairs with ACQUIRE in slot_lock_later */
-    os_wake_all((const uint32_t *)(const void *)&registry_rests);
+    os_wake_all(atomic_u32_word(&registry_rests));
     lock_release(&registry.lock);
 }
 
-OS_WHEN_LOADED static void watch_forks(void)
+OS_WHEN_LOADED(watch_forks)
 {
     static const struct os_fork_hook hook = {rest, go_on};
     os_at_fork(FORK_REGISTRY, &hook);

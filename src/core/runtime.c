@@ -210,7 +210,7 @@ static bool run_down(struct rouse_runtime *runtime, int64_t deadline_ns)
         if (until_ns > deadline_ns)
             until_ns = deadline_ns;
         if (!single)
-            os_wait_on((const uint32_t *)(const void *)&spawner->endings, endings, until_ns);
+            os_wait_on(atomic_u32_word(&spawner->endings), endings, until_ns);
         else
             executor_single_turn(runtime, until_ns);
     }

@@ -54,7 +54,7 @@ void spawner_count_completion(struct spawner *spawner, struct spawn_counts *coun
      * missed by it; a fence for each completion is dearer than that shutdown looks again every few milliseconds. */
     if (atomic_u32_load(&spawner->closed, ACQUIRE)) {
         atomic_u32_add(&spawner->endings, 1, RELEASE);
-        os_wake_all((const uint32_t *)(const void *)&spawner->endings);
+        os_wake_all(atomic_u32_word(&spawner->endings));
     }
 }
 

@@ -1,5 +1,7 @@
 #include "core/wheel.h"
 
+#include "os/compiler.h"
+
 #include <rouse/base.h>
 
 /* Ticks are unsigned and start at the earliest int64_t, so that every deadline has one and they compare like times. */
@@ -11,16 +13,6 @@ static uint64_t tick_of(int64_t time_ns)
 static int64_t start_of_tick(uint64_t tick)
 {
     return (int64_t)((tick << WHEEL_TICK_BITS) ^ (UINT64_C(1) << 63));
-}
-
-static unsigned lowest_bit(uint64_t word)
-{
-    return (unsigned)__builtin_ctzll(word);
-}
-
-static unsigned highest_bit(uint64_t word)
-{
-    return 63U - (unsigned)__builtin_clzll(word);
 }
 
 void wheel_init(struct wheel *wheel, int64_t now_ns)
@@ -39,7 +31,7 @@ void wheel_add(struct wheel *wheel, struct wheel_node *node)
     uint64_t tick = tick_of(node->deadline_ns);
     if (tick < wheel->tick)
         tick = wheel->tick; /* slots of the past are never looked at again */
-    unsigned level = highest_bit((tick ^ wheel->tick) | (WHEEL_SLOTS - 1)) / WHEEL_LEVEL_BITS;
+    unsigned level = os_highest_bit((tick ^ wheel->tick) | (WHEEL_SLOTS - 1)) / WHEEL_LEVEL_BITS;
     unsigned index = (unsigned)(tick >> (level * WHEEL_LEVEL_BITS)) % WHEEL_SLOTS;
     struct wheel_slot *slot = &wheel->slots[level][index];
     uint64_t bit = UINT64_C(1) << index;
@@ -93,7 +85,7 @@ int64_t wheel_next(const struct wheel *wheel)
     unsigned level = first_level(wheel);
     if (level == WHEEL_LEVELS)
         return ROUSE_NEVER;
-    return wheel->slots[level][lowest_bit(wheel->occupied[level])].earliest_ns;
+    return wheel->slots[level][os_lowest_bit(wheel->occupied[level])].earliest_ns;
 }
 
 /* Advances the wheel to `tick` or to the first slot that is due before it, whichever comes first, and moves the nodes
@@ -106,7 +98,7 @@ static bool open_next_slot(struct wheel *wheel, uint64_t tick, int64_t now_ns)
         wheel->tick = tick;
         return false;
     }
-    unsigned index = lowest_bit(wheel->occupied[level]);
+    unsigned index = os_lowest_bit(wheel->occupied[level]);
     struct wheel_slot *slot = &wheel->slots[level][index];
     /* The slot's first tick: the wheel's digits above the level, the slot's index, zeros. */
     unsigned shift = level * WHEEL_LEVEL_BITS;

@@ -45,8 +45,8 @@ static void *result_of(struct fiber *fiber)
 
 /* The lowest address on the fiber's own stack of what is open there, below `here`. What lies elsewhere (memory that is
  * static or from the heap) needs no room. */
-static inline __attribute__((always_inline)) uintptr_t lowest_open(const struct fiber *fiber, const struct frame *root,
-                                                                   const struct scope *outermost, uintptr_t here)
+INLINE_ALWAYS uintptr_t lowest_open(const struct fiber *fiber, const struct frame *root, const struct scope *outermost,
+                                    uintptr_t here)
 {
     uintptr_t low = (uintptr_t)fiber->stack->low, lowest = here;
     for (const struct frame *frame = fiber->around.top; frame != root; frame = frame->parent)
@@ -75,8 +75,7 @@ static void close_what_is_open(struct surroundings *around, const struct frame *
  * would write over them where they lie on this stack, which is why the stack pointer goes below them first, and why
  * nothing is called until then. Children may point into those frames and are ended. Sanitizers stay out: they would call
  * their own functions at once, and surround the space that is skipped with forbidden zones. */
-static __attribute__((noinline, no_sanitize_address, no_sanitize_thread)) int call(struct fiber *fiber,
-                                                                                   const struct scope *outermost)
+INLINE_NEVER OS_NO_SANITIZER int call(struct fiber *fiber, const struct scope *outermost)
 {
     struct surroundings *around = &fiber->around;
     const struct frame *root = around->origin && around->origin->root.kind != FRAME_NONE ? &around->origin->root : NULL;
@@ -84,9 +83,9 @@ static __attribute__((noinline, no_sanitize_address, no_sanitize_thread)) int ca
     int value = fiber->function(own);
     if (around->top == root && around->scope == outermost)
         return value;
-    uintptr_t here = (uintptr_t)__builtin_frame_address(0), low = (uintptr_t)fiber->stack->low;
+    uintptr_t here = (uintptr_t)OS_FRAME_ADDRESS(), low = (uintptr_t)fiber->stack->low;
     annotation_stack_keep((void *)low, here - low);
-    volatile char *space = __builtin_alloca(here - lowest_open(fiber, root, outermost, here) + 256);
+    volatile char *space = OS_ALLOCA(here - lowest_open(fiber, root, outermost, here) + 256);
     annotation_stack_keep((void *)low, here - low);
     space[0] = 0;
     close_what_is_open(around, root, outermost);
@@ -123,7 +122,7 @@ static void body(void *argument)
 static int suspend(struct surroundings *around)
 {
     struct fiber *fiber = CONTAINER_OF(around, struct fiber, around);
-    stack_note_wait(fiber->stack, __builtin_frame_address(0));
+    stack_note_wait(fiber->stack, OS_FRAME_ADDRESS());
     annotation_before_switch(&fiber->annotation, fiber->resumer_annotation, false);
     switch_to(&fiber->context, fiber->resumer);
     annotation_after_switch(&fiber->annotation, fiber->resumer_annotation);

@@ -138,7 +138,7 @@ void stack_report_overflow(const struct stack *stack)
 void stack_die_overflowed(const struct stack *stack)
 {
     stack_report_overflow(stack);
-    __builtin_trap();
+    OS_TRAP();
 }
 
 const struct stack *stack_store_find_guard(const struct stack_store *store, uintptr_t address)
@@ -529,7 +529,7 @@ void stack_store_fini(struct stack_store *store)
         away += atomic_ptr_load(&slab->low, RELAXED) ? slab->count : 0;
     away -= store->free[true].count + store->free[false].count + store->odd.count;
     if (away != 0)
-        __builtin_trap(); /* a fiber's stack would be unmapped */
+        OS_TRAP(); /* a fiber's stack would be unmapped */
     for (struct stack_slab *slab = newest; slab; slab = next) {
         next = slab->next;
         if (atomic_ptr_load(&slab->low, RELAXED))

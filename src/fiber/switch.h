@@ -108,8 +108,8 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
 #else
 
 /* In the assembly file of the target. switch_frame writes below `top` what switch_stacks expects on a stack that it
- * resumes, and answers the stack pointer. */
-void *switch_frame(void *top, void (*entry)(void *argument), void *argument);
+ * resumes, and answers the stack pointer. `low`, the lower end, is looked at where the system wants to know it. */
+void *switch_frame(void *top, void (*entry)(void *argument), void *argument, void *low);
 void switch_stacks(void **save_sp, void *load_sp);
 
 static inline void switch_prepare(struct switch_context *context, void *stack_low, size_t stack_bytes,
@@ -117,7 +117,7 @@ static inline void switch_prepare(struct switch_context *context, void *stack_lo
 {
     context->exceptions = (struct switch_exceptions){0};
     context->of_thread = NULL;
-    context->sp = switch_frame((char *)stack_low + stack_bytes, entry, argument);
+    context->sp = switch_frame((char *)stack_low + stack_bytes, entry, argument, stack_low);
 }
 
 static inline void switch_to(struct switch_context *save, struct switch_context *load)

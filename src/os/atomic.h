@@ -13,10 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* For functions that take a function: with its body in sight, the compiler calls neither. */
-#define INLINE_ALWAYS static inline __attribute__((always_inline))
-/* For the rare half of a function, whose registers the frequent half need not save. */
-#define INLINE_NEVER static __attribute__((noinline))
+#include "os/compiler.h"
 
 #if defined(ROUSE_ATOMIC_MODEL)
 #include "model_atomic.h"
@@ -89,6 +86,12 @@ ROUSE_ATOMIC_NUMBER(u64, uint64_t)
 ROUSE_ATOMIC_NUMBER(i64, int64_t)
 ROUSE_ATOMIC_NUMBER(size, size_t)
 ROUSE_ATOMIC_TYPE(ptr, void *)
+
+/* The word as os_wait_on and os_wake_one take it, without the type that keeps plain accesses out. Never to be read or written through this pointer. */
+static inline const uint32_t *atomic_u32_word(const atomic_u32 *a)
+{
+    return (const uint32_t *)(const void *)a;
+}
 
 /* ThreadSanitizer knows no fences, and GCC says so: a read-modify-write orders as much on the machine. */
 static inline void atomic_fence(memory_order order)

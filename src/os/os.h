@@ -6,6 +6,8 @@
 #ifndef ROUSE_OS_H
 #define ROUSE_OS_H
 
+#include "os/compiler.h"
+
 #include <rouse/io.h>
 #include <rouse/net.h>
 #include <stdbool.h>
@@ -78,7 +80,6 @@ struct os_fork_hook {
     void (*after)(bool in_child);
 };
 #define OS_FORK_ORDERS 8u
-#define OS_WHEN_LOADED __attribute__((constructor))
 void os_at_fork(unsigned order, const struct os_fork_hook *hook);
 
 /* ---- descriptors ---- */

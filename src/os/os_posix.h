@@ -24,8 +24,4 @@ static inline int os_descriptor(os_handle handle)
     return handle < 0 || handle > INT_MAX ? -1 : (int)handle;
 }
 
-/* For functions with thread-local variables: inlined into a function that switches fibers, they would use the variables
- * of the thread that it came from. */
-#define OS_NOINLINE __attribute__((noinline))
-
 #endif

@@ -53,6 +53,11 @@ MODEL_ATOMIC_NUMBER(i64, int64_t)
 MODEL_ATOMIC_NUMBER(size, size_t)
 MODEL_ATOMIC_TYPE(ptr, void *, (uint64_t)(uintptr_t), (void *)(uintptr_t))
 
+static inline const uint32_t *atomic_u32_word(const atomic_u32 *a)
+{
+    return &a->value;
+}
+
 #define atomic_u32_init(a, v)              model_u32_init(a, v, MODEL_HERE)
 #define atomic_u32_load(a, order)          model_u32_load(a, order, MODEL_HERE)
 #define atomic_u32_store(a, v, order)      model_u32_store(a, v, order, MODEL_HERE)
