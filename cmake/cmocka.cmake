@@ -1,8 +1,18 @@
 # Finds cmocka, by its own CMake files or by pkg-config, and gives it one name: rouse_cmocka.
 add_library(rouse_cmocka INTERFACE)
 
-find_package(cmocka QUIET)
-if(TARGET cmocka::cmocka)
+# Debian's 1.1.5 names a file in its package for MinGW that it does not install, so there the library is looked for.
+if(WIN32)
+    find_library(ROUSE_CMOCKA_LIBRARY NAMES cmocka-static cmocka)
+    find_path(ROUSE_CMOCKA_INCLUDE_DIR cmocka.h)
+endif()
+if(NOT ROUSE_CMOCKA_LIBRARY)
+    find_package(cmocka QUIET)
+endif()
+if(ROUSE_CMOCKA_LIBRARY AND ROUSE_CMOCKA_INCLUDE_DIR)
+    target_link_libraries(rouse_cmocka INTERFACE "${ROUSE_CMOCKA_LIBRARY}")
+    target_include_directories(rouse_cmocka SYSTEM INTERFACE "${ROUSE_CMOCKA_INCLUDE_DIR}")
+elseif(TARGET cmocka::cmocka)
     target_link_libraries(rouse_cmocka INTERFACE cmocka::cmocka)
 elseif(TARGET cmocka)
     target_link_libraries(rouse_cmocka INTERFACE cmocka)

@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <termios.h>
 
+TEST_FILE_NEEDS(descriptors, unix_sockets)
+
 static void make_pipe(int ends[2])
 {
     require(pipe2(ends, O_CLOEXEC) == 0);

@@ -9,7 +9,7 @@ static int nothing(void *argument)
     return 0;
 }
 
-static ptrdiff_t poll(rouse_op *op)
+static ptrdiff_t poll_once(rouse_op *op)
 {
     rouse_context context;
     rouse_context_init(&context, NULL);
@@ -71,24 +71,24 @@ TEST(operations_on_nothing_answer_why)
     rouse_sleep_init(&op, 0);
     assert_int_equal(rouse_op_poll(&op, NULL), ROUSE_INVALID);
     rouse_interval_tick_init(&op, NULL);
-    assert_int_equal(poll(&op), ROUSE_INVALID);
+    assert_int_equal(poll_once(&op), ROUSE_INVALID);
     rouse_interval_tick_init(&op, &unset);
-    assert_int_equal(poll(&op), ROUSE_INVALID);
+    assert_int_equal(poll_once(&op), ROUSE_INVALID);
     assert_int_equal(rouse_interval_tick(NULL), ROUSE_INVALID);
     assert_int_equal(rouse_interval_tick(&unset), ROUSE_INVALID);
     assert_int_equal(rouse_interval_init(NULL, 0, 1, ROUSE_MISSED_BURST), ROUSE_INVALID);
     rouse_join_init(&op, NULL, NULL);
-    assert_int_equal(poll(&op), ROUSE_INVALID);
+    assert_int_equal(poll_once(&op), ROUSE_INVALID);
     rouse_accept_init(&op, NULL, NULL, NULL);
-    assert_int_equal(poll(&op), ROUSE_INVALID);
+    assert_int_equal(poll_once(&op), ROUSE_INVALID);
     rouse_accept_init(&op, NULL, &stream, NULL);
-    assert_int_equal(poll(&op), ROUSE_CLOSED);
+    assert_int_equal(poll_once(&op), ROUSE_CLOSED);
     rouse_connect_init(&op, NULL, &address);
-    assert_int_equal(poll(&op), ROUSE_INVALID);
+    assert_int_equal(poll_once(&op), ROUSE_INVALID);
     rouse_connect_init(&op, &stream, NULL);
-    assert_int_equal(poll(&op), ROUSE_INVALID);
+    assert_int_equal(poll_once(&op), ROUSE_INVALID);
     rouse_wait_ready_init(&op, NULL, ROUSE_READABLE);
-    assert_int_equal(poll(&op), ROUSE_CLOSED);
+    assert_int_equal(poll_once(&op), ROUSE_CLOSED);
     assert_int_equal(rouse_default_shutdown(ROUSE_S(10)), ROUSE_OK);
 }
 

@@ -158,8 +158,8 @@ TEST(a_task_that_wakes_itself_five_times_is_polled_once_more)
 
 struct litmus {
     struct sleeper sleeper;
-    unsigned long data; /* not atomic: only the wake orders it */
-    unsigned polls;     /* of the task, which alone counts them */
+    uintptr_t data; /* not atomic: only the wake orders it */
+    unsigned polls; /* of the task, which alone counts them */
 };
 
 static int litmus_poll(void *state, void *result, rouse_context *context)
@@ -186,7 +186,7 @@ TEST(what_was_written_before_a_wake_is_seen_by_the_poll_that_follows)
         unsigned long seen = 0;
         rouse_task task;
         atomic_init(&litmus.sleeper.plain, 0);
-        litmus.data = (unsigned long)(uintptr_t)&bell;
+        litmus.data = (uintptr_t)&bell;
         require_int(rouse_spawn_on(runtime, &task, &type, &state), ==, ROUSE_OK);
         atomic_store_explicit(&litmus.sleeper.plain, 1, memory_order_relaxed);
         test_bell_ring(&bell);

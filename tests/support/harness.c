@@ -150,6 +150,9 @@ void test_sleep_ns(int64_t span)
 
 size_t test_rss_bytes(void)
 {
+#if defined(_WIN32)
+    return posix_rss_bytes();
+#else
     char text[128];
     unsigned long long pages = 0;
     bool was_exempt = faults_exempt(true);
@@ -167,8 +170,20 @@ size_t test_rss_bytes(void)
         return 0;
     }
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+#endif
 }
 
+#if defined(_WIN32)
+int test_descriptor_count(void)
+{
+    return posix_socket_count();
+}
+
+int test_thread_count(void)
+{
+    return posix_thread_count();
+}
+#else
 static int count_entries(const char *folder)
 {
     DIR *list = opendir(folder);
@@ -193,6 +208,7 @@ int test_thread_count(void)
 {
     return count_entries("/proc/self/task");
 }
+#endif
 
 /* ---- the state before a test, and what is different after it ---- */
 
@@ -202,6 +218,7 @@ struct descriptor {
 };
 
 struct state {
+    int handles; /* how many descriptors there are, where the system does not tell which; else 0 */
     size_t count;
     struct descriptor descriptors[MAX_DESCRIPTORS];
     int threads;
@@ -219,6 +236,12 @@ static struct state before, after;
 #define RESTORER 0
 #endif
 
+#if defined(_WIN32)
+static void look_at_descriptors(struct state *state)
+{
+    state->handles = test_descriptor_count();
+}
+#else
 static void look_at_descriptors(struct state *state)
 {
     DIR *list = opendir("/proc/self/fd");
@@ -238,6 +261,7 @@ static void look_at_descriptors(struct state *state)
     }
     closedir(list);
 }
+#endif
 
 static void look(struct state *state)
 {
@@ -281,6 +305,10 @@ static int differences(void)
                     before.descriptors[i].number, before.descriptors[i].what);
             count++;
         }
+    }
+    if (after.handles != before.handles) {
+        dprintf(2, "%s: %d descriptors before, %d after\n", test_name(), before.handles, after.handles);
+        count++;
     }
     if (after.threads != before.threads) {
         dprintf(2, "%s: %d threads before, %d after\n", test_name(), before.threads, after.threads);
@@ -579,8 +607,25 @@ int test_in_child(void (*body)(void *argument), void *argument, int64_t timeout_
     return status;
 }
 
-static int run_all(void)
+#if defined(_WIN32)
+static int run_all(const char *program)
 {
+    int failed = 0, count = 0;
+    for (test_case *test = first_test; test != NULL; test = test->next, count++) {
+        fflush(NULL);
+        intptr_t status = _spawnl(_P_WAIT, program, program, test->name, (char *)NULL);
+        if (status != 0) {
+            fprintf(stderr, "FAILED: %s (status %d)\n", test->name, (int)status);
+            failed++;
+        }
+    }
+    fprintf(stderr, "%d of %d tests passed\n", count - failed, count);
+    return failed > 0;
+}
+#else
+static int run_all(const char *program)
+{
+    (void)program;
     int failed = 0, count = 0;
     for (test_case *test = first_test; test != NULL; test = test->next, count++) {
         int status = 0;
@@ -603,12 +648,13 @@ static int run_all(void)
     fprintf(stderr, "%d of %d tests passed\n", count - failed, count);
     return failed > 0;
 }
+#endif
 
 int main(int argc, char **argv)
 {
     remember_actions();
     if (argc < 2) {
-        return run_all();
+        return run_all(argv[0]);
     }
     if (strcmp(argv[1], "--list") == 0) {
         for (test_case *test = first_test; test != NULL; test = test->next) {

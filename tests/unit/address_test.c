@@ -346,7 +346,7 @@ static void random_text(char *text, size_t size, int family)
     if (family == AF_INET)
         for (size_t i = 0; i < 4; i++)
             bytes[i] = (uint8_t)random_below(256);
-    assert_non_null(inet_ntop(family, bytes, text, (socklen_t)size));
+    assert_non_null(inet_ntop(family, bytes, text, (unsigned)size));
 }
 
 static void mutate(char *text, size_t size)

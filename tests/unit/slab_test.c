@@ -18,10 +18,10 @@ static size_t blocks_taken, blocks_alive;
 
 static void *take_block(void *context, size_t size, size_t alignment)
 {
-    void *memory = NULL;
     require(context == blocks);
     require(alignment >= sizeof(void *) && (alignment & (alignment - 1)) == 0);
-    if (posix_memalign(&memory, alignment, size) != 0) {
+    void *memory = os_alloc(size, alignment);
+    if (memory == NULL) {
         return NULL;
     }
     memset(memory, 0xa5, size);
@@ -51,7 +51,7 @@ static void give_block(void *context, void *memory, size_t size, size_t alignmen
     blocks[place].memory = NULL;
     blocks_alive--;
     pthread_mutex_unlock(&blocks_lock);
-    free(memory);
+    os_free(memory);
 }
 
 static const rouse_allocator allocator = {take_block, give_block, blocks};
