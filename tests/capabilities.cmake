@@ -17,6 +17,7 @@ set(rouse_test_capabilities
     leftovers     # the kernel tracks open descriptions: one that was closed while a copy lives on goes on reporting
     inherited_sets # a forked child has its parent's kernel sets, and gives them up
     outer_set     # what a foreign loop waits for is made when it asks, which can fail
+    completion_port # the backend is that of Windows: polls in flight are the kernel's, other completions are events
     urgent_data   # TCP's out-of-band byte is told from others
     shared_library # the library can be loaded at run time
     unloading     # and is unloaded when it is closed: musl keeps what was loaded once
@@ -29,11 +30,14 @@ endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(APPEND rouse_test_available faults proc_files)
 endif()
-if(NOT ROUSE_BACKEND STREQUAL "poll")
+if(ROUSE_BACKEND MATCHES "^(epoll|kqueue)$")
     list(APPEND rouse_test_available kernel_set watchable)
 endif()
 if(ROUSE_BACKEND STREQUAL "epoll")
-    list(APPEND rouse_test_available leftovers inherited_sets outer_set)
+    list(APPEND rouse_test_available leftovers outer_set)
+endif()
+if(ROUSE_BACKEND MATCHES "^(epoll|poll)$")
+    list(APPEND rouse_test_available inherited_sets)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     include(CheckSymbolExists)
@@ -43,6 +47,9 @@ if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     endif()
 elseif(UNIX)
     list(APPEND rouse_test_available unloading)
+endif()
+if(ROUSE_BACKEND STREQUAL "iocp")
+    list(APPEND rouse_test_available completion_port)
 endif()
 
 # What runs the tests may have less than the target.

@@ -87,20 +87,31 @@ static int clip(size_t length)
     return length > INT_MAX ? INT_MAX : (int)length;
 }
 
-/* After the reading side was shut down there is nothing more to read, which is no error. */
-static ptrdiff_t received(int count)
+/* The end, or a reset? Reading after a reset fails, but only once or not at all where something else has asked the system
+ * for the error before: Wine's server always has. A poll goes on telling. */
+static ptrdiff_t ended(SOCKET socket)
 {
-    if (count >= 0)
-        return count;
-    int error = WSAGetLastError();
-    return error == WSAESHUTDOWN ? 0 : os_status((unsigned long)error);
+    WSAPOLLFD polled = {.fd = socket};
+    return WSAPoll(&polled, 1, 0) > 0 && polled.revents & POLLERR ? ROUSE_CONNECTION_RESET : 0;
+}
+
+/* What the system has answered to a read of `length`. After the reading side was shut down there is nothing more to read,
+ * which is no error. */
+static ptrdiff_t received(SOCKET socket, ptrdiff_t count, size_t length)
+{
+    if (count != 0)
+        return count > 0 ? count : WSAGetLastError() == WSAESHUTDOWN ? 0 : last_status();
+    return length > 0 ? ended(socket) : 0;
 }
 
 static ptrdiff_t receive(os_handle handle, enum os_kind kind, void *data, size_t length, int flags)
 {
+    SOCKET socket = os_socket(handle);
     if (length > PTRDIFF_MAX)
         return ROUSE_TOO_LARGE;
-    return kind == OS_KIND_OTHER ? ROUSE_NOT_SUPPORTED : received(recv(os_socket(handle), data, clip(length), flags));
+    if (kind == OS_KIND_OTHER)
+        return ROUSE_NOT_SUPPORTED;
+    return received(socket, recv(socket, data, clip(length), flags), length);
 }
 
 ptrdiff_t os_read(os_handle handle, enum os_kind kind, void *data, size_t length)
@@ -151,7 +162,7 @@ ptrdiff_t os_readv(os_handle handle, enum os_kind kind, const rouse_buffer *piec
     if (used < 0 || kind == OS_KIND_OTHER)
         return used < 0 ? used : ROUSE_NOT_SUPPORTED;
     int failed = WSARecv(os_socket(handle), buffers, (DWORD)used, &got, &flags, NULL, NULL);
-    return failed ? received(-1) : (ptrdiff_t)got;
+    return received(os_socket(handle), failed ? -1 : (ptrdiff_t)got, (size_t)used);
 }
 
 ptrdiff_t os_writev(os_handle handle, enum os_kind kind, const rouse_buffer *pieces, size_t count)
