@@ -77,7 +77,8 @@ void os_thread_yield(void)
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
 
-__attribute__((section(".tls$rouse"), used)) struct os_thread_local os_thread_local_first;
+/* In capitals: sorted by name, it must come before ".tls$ZZZ", where the copy ends. */
+__attribute__((section(".tls$ROUSE"), used)) struct os_thread_local os_thread_local_first;
 extern unsigned long _tls_index; /* of this module; the C library's, filled in by the loader */
 
 OS_NOINLINE struct os_thread_local *os_thread_local(void)
