@@ -4,7 +4,7 @@
 if(WIN32)
     set(rouse_os_families windows)
     set(rouse_os_libraries ws2_32 synchronization)
-    set(rouse_target_backends iocp sim)
+    set(rouse_target_backends iocp)
 elseif(APPLE)
     set(rouse_os_families posix darwin)
     set(rouse_os_libraries Threads::Threads)

@@ -136,12 +136,14 @@ static void start(struct fiber *fiber, struct surroundings *outer)
     fiber->around.suspend = suspend;
     annotation_init(&fiber->annotation, fiber->stack->low, fiber->stack->bytes);
     switch_prepare(&fiber->context, fiber->stack->low, fiber->stack->bytes, body, fiber);
+    switch_set_limit(&fiber->context, fiber->stack->limit, fiber->stack->guard);
 }
 
 static void finish(struct fiber *fiber)
 {
     struct worker *worker = os_current();
     annotation_fini(&fiber->annotation);
+    fiber->stack->limit = switch_limit(&fiber->context, fiber->stack->limit);
     stack_release(&worker->stacks, fiber->stack);
     fiber->stack = NULL;
     if (!fiber->migrates)

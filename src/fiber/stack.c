@@ -72,9 +72,14 @@ static char *top_of(const struct stack *stack)
 }
 
 /* Stacks that are all kept need no marks and give nothing back. */
+static bool is_all_kept(const struct stack_store *store, const struct stack *stack)
+{
+    return stack->bytes <= store->keep;
+}
+
 static bool has_marks(const struct stack_store *store, const struct stack *stack)
 {
-    return stack->bytes > store->keep;
+    return !store->grows && !is_all_kept(store, stack);
 }
 
 static uint64_t *first_mark(const struct stack_store *store, const struct stack *stack)
@@ -154,38 +159,58 @@ const struct stack *stack_store_find_guard(const struct stack_store *store, uint
             continue;
         if ((uintptr_t)atomic_ptr_load(&slab->low, RELAXED) != low)
             continue;
-        return (address - low) % stride < store->page ? &slab->items[(address - low) / stride].stack : NULL;
+        return (address - low) % stride < store->guard ? &slab->items[(address - low) / stride].stack : NULL;
     }
     return NULL;
 }
 
 /* ---- memory of one stack ---- */
 
-/* Gives back what lies below the kept part. */
-static void give_back_below(const struct stack_store *store, struct stack *stack)
+/* The lowest byte that may be committed. A stack that grows may have used some of its guard. */
+static char *lowest_used(const struct stack_store *store, const struct stack *stack)
 {
-    char *low = (char *)stack->low + (stack->watched ? store->page : 0); /* the canary stays */
-    char *high = top_of(stack) - store->keep;
-    if (high > low)
-        os_pages_discard(low, (size_t)(high - low));
-    stack->deep = false;
+    return store->grows ? stack->guard : stack->low;
 }
 
-static void give_back_all(struct stack *stack)
+static void give_back_all(const struct stack_store *store, struct stack *stack)
 {
-    os_pages_discard(stack->low, stack->bytes);
+    char *low = lowest_used(store, stack);
+    os_pages_discard(low, (size_t)(top_of(stack) - low));
     stack->deep = false;
     stack->watched = false;
     stack->blank = true;
 }
 
-/* Writes what must stand in a stack that is handed out. */
-static void make_ready(const struct stack_store *store, struct stack *stack)
+/* Where stacks grow: commits the kept part. OK or NO_MEMORY. */
+static int commit(const struct stack_store *store, struct stack *stack)
 {
+    size_t bytes = is_all_kept(store, stack) ? stack->bytes : store->keep;
+    stack->limit = top_of(stack) - bytes;
+    return store->grows ? os_stack_commit(top_of(stack), bytes) : ROUSE_OK;
+}
+
+/* Gives back what lies below the kept part. */
+static void give_back_below(const struct stack_store *store, struct stack *stack)
+{
+    char *low = lowest_used(store, stack) + (stack->watched ? store->page : 0); /* the canary stays */
+    char *high = top_of(stack) - store->keep;
+    stack->deep = false;
+    if (high <= low)
+        return;
+    os_pages_discard(low, (size_t)(high - low));
+    if (commit(store, stack) != ROUSE_OK)
+        give_back_all(store, stack);
+}
+
+/* Writes what must stand in a stack that is handed out. OK, or NO_MEMORY where stacks grow. */
+static int make_ready(const struct stack_store *store, struct stack *stack)
+{
+    if (stack->blank && commit(store, stack) != ROUSE_OK)
+        return ROUSE_NO_MEMORY;
 #if defined(NDEBUG)
-    bool watch = !stack->guarded;
+    bool watch = !store->grows && !stack->guarded;
 #else
-    bool watch = true;
+    bool watch = !store->grows;
 #endif
     if (stack->blank && has_marks(store, stack)) {
         *first_mark(store, stack) = mark;
@@ -198,11 +223,14 @@ static void make_ready(const struct stack_store *store, struct stack *stack)
     stack->name = NULL;
     stack->site = NULL;
     stack->deepest = top_of(stack);
+    return ROUSE_OK;
 }
 
 /* Did the last user go below the kept part? Renews the marks. */
 static bool was_used_deeply(const struct stack_store *store, struct stack *stack)
 {
+    if (store->grows)
+        return (uintptr_t)stack->limit < (uintptr_t)top_of(stack) - store->keep;
     if (!has_marks(store, stack))
         return false;
     uint64_t *first = first_mark(store, stack), *second = second_mark(store, stack);
@@ -222,7 +250,7 @@ static int make_guarded(const struct stack_store *store, struct stack *stack, bo
 {
     int status = ROUSE_OK;
     if (!stack->guarded) {
-        status = os_guard_install((char *)stack->low - store->page, store->page);
+        status = os_guard_install(stack->guard, store->guard);
         stack->guarded = status == ROUSE_OK;
     }
     return allow_unguarded ? ROUSE_OK : status;
@@ -259,14 +287,17 @@ static void record_free(const struct stack_store *store, struct stack_slab *slab
 /* Reserves the memory of a slab without any, for stacks of `stack_bytes`. */
 static bool slab_map(const struct stack_store *store, struct stack_slab *slab, size_t stack_bytes)
 {
-    size_t stride = stack_bytes + store->page, bytes;
+    size_t stride = stack_bytes + store->guard, bytes;
     char *low = size_multiply(slab->count, stride, &bytes) ? os_pages_reserve(bytes) : NULL;
     if (!low)
         return false;
     for (size_t i = 0; i < slab->count; i++) {
         struct stack_item *item = &slab->items[i];
-        item->stack =
-            (struct stack){.low = low + i * stride + store->page, .bytes = stack_bytes, .slab = slab, .blank = true};
+        item->stack = (struct stack){.low = low + i * stride + store->guard,
+                                     .bytes = stack_bytes,
+                                     .guard = low + i * stride,
+                                     .slab = slab,
+                                     .blank = true};
         item->valgrind = annotation_stack_add(store->valgrind, item->stack.low, stack_bytes);
     }
     /* RELEASE, stride first: stack_store_find_guard must not find this memory with the stride of a former one. */
@@ -283,7 +314,7 @@ static void slab_unmap(const struct stack_store *store, struct stack_slab *slab)
         struct stack_item *item = &slab->items[i];
         annotation_stack_remove(store->valgrind, item->valgrind);
         if (item->stack.guarded)
-            os_guard_remove((char *)item->stack.low - store->page, store->page);
+            os_guard_remove(item->stack.guard, store->guard);
     }
     os_pages_release(low, slab->count * atomic_size_load(&slab->stride, RELAXED));
 }
@@ -324,7 +355,7 @@ static void store_put(struct stack_store *store, bool guarded, struct stack_list
     lock_release(&store->lock);
     for (struct stack *stack = list->top; stack; stack = stack->next) {
         if (crowded && !stack->blank)
-            give_back_all(stack);
+            give_back_all(store, stack);
         else if (stack->deep)
             give_back_below(store, stack);
     }
@@ -387,9 +418,12 @@ static int pool_acquire(struct stack_pool *pool, bool allow_unguarded, struct st
             stack = pool_pop(pool, true);
         }
     }
-    make_ready(pool->store, stack);
-    *result = stack;
-    return ROUSE_OK;
+    int status = make_ready(pool->store, stack);
+    if (status == ROUSE_OK)
+        *result = stack;
+    else
+        list_push(&pool->free[stack->guarded], stack);
+    return status;
 }
 
 /* A full list gives away its lower half, which has not been used for longest. */
@@ -493,13 +527,13 @@ static int odd_acquire(struct stack_store *store, size_t bytes, bool allow_ungua
     if (!stack)
         return ROUSE_NO_MEMORY;
     int status = make_guarded(store, stack, allow_unguarded);
-    if (status != ROUSE_OK) {
+    if (status == ROUSE_OK)
+        status = make_ready(store, stack);
+    if (status == ROUSE_OK)
+        *result = stack;
+    else
         odd_release(store, stack);
-        return status;
-    }
-    make_ready(store, stack);
-    *result = stack;
-    return ROUSE_OK;
+    return status;
 }
 
 /* ---- what the others call ---- */
@@ -507,7 +541,7 @@ static int odd_acquire(struct stack_store *store, size_t bytes, bool allow_ungua
 /* Whole pages; 0 if that is too large. */
 static size_t round_size(const struct stack_store *store, size_t bytes)
 {
-    return bytes <= SIZE_MAX / 2 - store->page ? size_align(bytes, store->page) : 0;
+    return bytes <= SIZE_MAX / 2 - store->page - store->guard ? size_align(bytes, store->page) : 0;
 }
 
 int stack_store_init(struct stack_store *store, size_t stack_bytes, const rouse_allocator *allocator)
@@ -515,6 +549,8 @@ int stack_store_init(struct stack_store *store, size_t stack_bytes, const rouse_
     memset(store, 0, sizeof *store);
     store->allocator = allocator;
     store->page = os_page_bytes();
+    store->guard = os_guard_bytes();
+    store->grows = os_stacks_grow();
     store->keep = size_align(KEEP_BYTES, store->page);
     store->valgrind = annotation_valgrind();
     store->stack_bytes = round_size(store, stack_bytes ? stack_bytes : DEFAULT_BYTES);

@@ -18,6 +18,7 @@
  * user overwrites, and from the stack pointers of its waits. What the guess misses (a frame that jumped over a mark
  * without writing to it, in a fiber that never waited below it) stays committed until the stack is used deeply again.
  * Marks cost no page: the first lies in a page every fiber touches, the second is written only once the first is gone.
+ * Where the system grows stacks (os_stacks_grow) it tells how deep one was used, and there are no marks.
  *
  * Alternatives that lost: one mapping a stack (at most 65,530 in a process); asking mincore at each release (a system
  * call, and no answer to "since when"); giving memory back at every release (a system call and a page fault a fiber);
@@ -34,15 +35,17 @@ struct stack_slab;
 
 /* A stack. Lives in its slab; only whoever acquired it touches it. */
 struct stack {
-    void *low;               /* its lowest byte; the guard ends here */
-    size_t bytes;            /* from there */
-    const char *name;        /* of its user, for reports; the user's to set, reset to NULL by acquire */
-    const char *site;        /* where its user was made, likewise */
+    void *low;        /* its lowest byte; the guard ends here */
+    size_t bytes;     /* from there */
+    void *guard;      /* the lowest byte of its guard */
+    void *limit;      /* where stacks grow: how far down it is committed; its user says so at the end. Else not used */
+    const char *name; /* of its user, for reports; the user's to set, reset to NULL by acquire */
+    const char *site; /* where its user was made, likewise */
     const void *deepest;     /* the lowest stack pointer known of this use */
     struct stack *next;      /* below in the list of free stacks */
     struct stack_slab *slab; /* where it lies */
     bool guarded;            /* its guard is installed */
-    bool watched;            /* its lowest word holds the canary */
+    bool watched;            /* its lowest word holds the canary; never where stacks grow */
     bool blank;              /* holds no marks: never used, or all memory given back */
     bool marked;             /* the second mark is written */
     bool deep;               /* memory below the kept part is probably committed */
@@ -57,7 +60,9 @@ struct stack_list {
 struct stack_store {
     const rouse_allocator *allocator; /* for slabs' records; the memory of stacks comes from the system */
     size_t stack_bytes;               /* of the stacks in pools, whole pages */
-    size_t page;                      /* bytes; also of a guard */
+    size_t page;                      /* bytes */
+    size_t guard;                     /* bytes of each guard */
+    bool grows;                       /* stacks are committed while they grow */
     size_t keep;                      /* bytes at the upper end that a free stack keeps */
     bool valgrind;                    /* this process runs under valgrind */
     atomic_ptr slabs;                 /* all struct stack_slab, the newest first; only added to until fini */

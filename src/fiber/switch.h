@@ -56,6 +56,12 @@ static inline void switch_prepare(struct switch_context *context, void *stack_lo
  * own stack starts zeroed, and is zeroed again before another thread leaves its stack in it. */
 static inline void switch_to(struct switch_context *save, struct switch_context *load);
 
+/* Where the system grows stacks (os_stacks_grow) it has to know how far down the memory of a stack is committed, its limit,
+ * and where the memory begins in all. switch_set_limit says so after switch_prepare, which takes both for the lower end;
+ * switch_limit answers how far it is now, of a context that was left, and `before` where nobody knows. */
+static inline void switch_set_limit(struct switch_context *context, void *limit, void *end);
+static inline void *switch_limit(const struct switch_context *context, void *before);
+
 /* ---- implementation ---- */
 
 #if defined(__ELF__)
@@ -126,5 +132,36 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
     switch_stacks(&save->sp, load->sp);
 }
 
+#endif
+
+#if defined(_WIN32) && !defined(ROUSE_FIBER_PORTABLE)
+/* Where the assembly keeps them, from the stack pointer upwards. */
+#define SWITCH_LIMIT_OFFSET 0xb0
+#define SWITCH_END_OFFSET   0xb8
+
+static inline void switch_set_limit(struct switch_context *context, void *limit, void *end)
+{
+    *(void **)(void *)((char *)context->sp + SWITCH_LIMIT_OFFSET) = limit;
+    *(void **)(void *)((char *)context->sp + SWITCH_END_OFFSET) = end;
+}
+
+static inline void *switch_limit(const struct switch_context *context, void *before)
+{
+    (void)before;
+    return *(void **)(void *)((char *)context->sp + SWITCH_LIMIT_OFFSET);
+}
+#else
+static inline void switch_set_limit(struct switch_context *context, void *limit, void *end)
+{
+    (void)context;
+    (void)limit;
+    (void)end;
+}
+
+static inline void *switch_limit(const struct switch_context *context, void *before)
+{
+    (void)context;
+    return before;
+}
 #endif
 #endif

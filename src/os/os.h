@@ -25,11 +25,22 @@ void *os_alloc(size_t size, size_t alignment);
 void os_free(void *memory);
 
 size_t os_page_bytes(void);
-/* Address space for stacks, readable and writable, committed on first touch, without huge pages; NULL if refused. */
+/* Address space for stacks, readable and writable, committed on first touch, without huge pages; NULL if refused. Where
+ * stacks grow it is neither, until os_stack_commit. */
 void *os_pages_reserve(size_t bytes);
 void os_pages_release(void *pages, size_t bytes);
-/* Gives the memory of whole pages back; they read as zero, or as before, afterwards. */
+/* Gives the memory of whole pages back; they read as zero, or as before, afterwards. Where stacks grow they are as if just
+ * reserved. */
 void os_pages_discard(void *pages, size_t bytes);
+
+/* Does memory have to be committed before it is used, and does the system do that for stacks, page by page, while they grow
+ * (Windows)? Then os_stack_commit makes the `bytes` below `top` usable, and what is below growable: nothing may touch it
+ * before a stack has grown into it. Again after what lies below them was discarded. OK or NO_MEMORY. Elsewhere it does
+ * nothing. */
+bool os_stacks_grow(void);
+int os_stack_commit(void *top, size_t bytes);
+/* How many bytes a guard below a stack must have: a page, or what the system needs to report an overflow. */
+size_t os_guard_bytes(void);
 /* Makes pages fault. os_guard_is_light: guards cost no mapping each (proved by asking the kernel to write to one).
  * os_guard_install answers OK, LIMIT or NO_MEMORY. os_guard_remove makes them usable memory again; it takes the pages
  * of one install, and comes before their release, because heavy guards are counted. */
@@ -153,7 +164,8 @@ void os_signal_restore(int signal);
 /* Calls `hook` with the address whose access failed, in a signal handler, on a stack of its own. True: try the access
  * again; false: what was installed before gets the fault, and the process ends if that was nothing. One caller at a
  * time. os_fault_thread_enter gives the calling thread that stack (*memory may be NULL: it had one), leave takes it
- * back. */
+ * back. Where stacks grow an overflow is reported before its guard is touched, on the stack itself, of which enter makes
+ * the system keep some for the hook; the address is then the lowest of the guard. */
 int os_fault_hook_install(bool (*hook)(uintptr_t address));
 void os_fault_hook_remove(void);
 int os_fault_thread_enter(void **memory);

@@ -74,7 +74,24 @@ void os_pages_discard(void *pages, size_t bytes)
 #endif
 }
 
+bool os_stacks_grow(void)
+{
+    return false;
+}
+
+int os_stack_commit(void *top, size_t bytes)
+{
+    (void)top;
+    (void)bytes;
+    return ROUSE_OK;
+}
+
 /* ---- guards ---- */
+
+size_t os_guard_bytes(void)
+{
+    return os_page_bytes();
+}
 
 #define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL and _REMOVE, which the headers may not know yet */
 #define GUARD_REMOVE  103
