@@ -203,20 +203,18 @@ TEST(each_moment_of_becoming_ready_is_told_once_it_is_armed)
 
 TEST(a_channel_that_is_armed_after_another_is_told_as_well)
 {
-    int ends[2];
-    char byte;
     set_up();
-    make_pair(ends);
-    struct backend_source source = attach(ends[0], 1);
-    for (int i = 0; i < 10; i++) {
+    for (uint64_t token = 1; token <= 10; token++) {
+        int ends[2];
+        make_pair(ends);
+        struct backend_source source = attach(ends[0], token);
         assert_int_equal(backend_arm(backend, &source, BACKEND_READ), ROUSE_OK);
-        assert_true(told(&source, 1, BACKEND_WRITE, TEST_SOON) & BACKEND_WRITE);
+        assert_true(told(&source, token, BACKEND_WRITE, TEST_SOON) & BACKEND_WRITE);
         assert_int_equal(write(ends[1], "x", 1), 1);
-        assert_true(told(&source, 1, BACKEND_READ, TEST_SOON) & BACKEND_READ);
-        assert_int_equal(read(ends[0], &byte, 1), 1);
+        assert_true(told(&source, token, BACKEND_READ, TEST_SOON) & BACKEND_READ);
+        forget(&source, token);
+        close_pair(ends);
     }
-    forget(&source, 1);
-    close_pair(ends);
     tear_down();
 }
 
