@@ -59,11 +59,11 @@ if(NOT ROUSE_BACKEND IN_LIST rouse_available_backends)
                         "Available: ${rouse_available_backends}.")
 endif()
 
-# The simulation replaces the operating system as well as the backend, but for the memory of stacks; and it is another
-# library, which may lie beside the real one.
+# The simulation replaces the operating system as well as the backend; and it is another library, which may lie beside the
+# real one.
 set(rouse_output_name rouse)
 if(ROUSE_BACKEND STREQUAL "sim")
-    set(rouse_os_families sim posix_memory)
+    set(rouse_os_families sim)
     set(rouse_output_name rouse-sim)
 endif()
 

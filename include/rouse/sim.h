@@ -40,14 +40,17 @@ typedef struct rouse_sim_options {
     unsigned resets;       /* that a connection breaks, at a read or write */
     unsigned refusals;     /* that a connection is refused although somebody listens */
     unsigned no_memory;    /* that an allocation of the library fails; of a million */
+    unsigned interrupts;   /* after how many steps of the library on memory that threads share another thread goes
+                            * on, on average; 0: never. A program that asks for this holds no lock of the system's
+                            * while it calls rouse: whoever waits for that would wait for ever */
     void *reserved[4];     /* zero */
 } rouse_sim_options;
-#define ROUSE_SIM_OPTIONS_INIT                                                         \
-    {                                                                                  \
-        sizeof(rouse_sim_options), 1, 0, 0, 0, 0, 0, 0, 200, 20, 20, 200, 50, 0, 0, 0, \
-        {                                                                              \
-            NULL, NULL, NULL, NULL                                                     \
-        }                                                                              \
+#define ROUSE_SIM_OPTIONS_INIT                                                            \
+    {                                                                                     \
+        sizeof(rouse_sim_options), 1, 0, 0, 0, 0, 0, 0, 200, 20, 20, 200, 50, 0, 0, 0, 0, \
+        {                                                                                 \
+            NULL, NULL, NULL, NULL                                                        \
+        }                                                                                 \
     }
 
 /* What a run was like. */

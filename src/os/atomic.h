@@ -21,6 +21,14 @@
 
 #include <stdatomic.h>
 
+/* In the simulated world threads may change places at each of these steps, and nowhere else between two calls. */
+#if defined(ROUSE_ATOMIC_SIM)
+void os_sim_step(void);
+#define ATOMIC_STEP() os_sim_step()
+#else
+#define ATOMIC_STEP() ((void)0)
+#endif
+
 /* Memory orders, weakest first. */
 #define RELAXED memory_order_relaxed
 #define ACQUIRE memory_order_acquire
@@ -41,24 +49,29 @@
     }                                                                                                                 \
     static inline type atomic_##name##_load(const atomic_##name *a, memory_order order)                               \
     {                                                                                                                 \
+        ATOMIC_STEP();                                                                                                \
         return atomic_load_explicit(&((atomic_##name *)(uintptr_t)a)->value, order);                                  \
     }                                                                                                                 \
     static inline void atomic_##name##_store(atomic_##name *a, type v, memory_order order)                            \
     {                                                                                                                 \
+        ATOMIC_STEP();                                                                                                \
         atomic_store_explicit(&a->value, v, order);                                                                   \
     }                                                                                                                 \
     static inline type atomic_##name##_exchange(atomic_##name *a, type v, memory_order order)                         \
     {                                                                                                                 \
+        ATOMIC_STEP();                                                                                                \
         return atomic_exchange_explicit(&a->value, v, order);                                                         \
     }                                                                                                                 \
     static inline bool atomic_##name##_cas(atomic_##name *a, type *expected, type desired, memory_order success,      \
                                            memory_order failure)                                                      \
     {                                                                                                                 \
+        ATOMIC_STEP();                                                                                                \
         return atomic_compare_exchange_strong_explicit(&a->value, expected, desired, success, failure);               \
     }                                                                                                                 \
     static inline bool atomic_##name##_cas_weak(atomic_##name *a, type *expected, type desired, memory_order success, \
                                                 memory_order failure)                                                 \
     {                                                                                                                 \
+        ATOMIC_STEP();                                                                                                \
         return atomic_compare_exchange_weak_explicit(&a->value, expected, desired, success, failure);                 \
     }
 
@@ -66,18 +79,22 @@
     ROUSE_ATOMIC_TYPE(name, type)                                                        \
     static inline type atomic_##name##_add(atomic_##name *a, type v, memory_order order) \
     {                                                                                    \
+        ATOMIC_STEP();                                                                   \
         return atomic_fetch_add_explicit(&a->value, v, order);                           \
     }                                                                                    \
     static inline type atomic_##name##_sub(atomic_##name *a, type v, memory_order order) \
     {                                                                                    \
+        ATOMIC_STEP();                                                                   \
         return atomic_fetch_sub_explicit(&a->value, v, order);                           \
     }                                                                                    \
     static inline type atomic_##name##_or(atomic_##name *a, type v, memory_order order)  \
     {                                                                                    \
+        ATOMIC_STEP();                                                                   \
         return atomic_fetch_or_explicit(&a->value, v, order);                            \
     }                                                                                    \
     static inline type atomic_##name##_and(atomic_##name *a, type v, memory_order order) \
     {                                                                                    \
+        ATOMIC_STEP();                                                                   \
         return atomic_fetch_and_explicit(&a->value, v, order);                           \
     }
 
@@ -87,7 +104,8 @@ ROUSE_ATOMIC_NUMBER(i64, int64_t)
 ROUSE_ATOMIC_NUMBER(size, size_t)
 ROUSE_ATOMIC_TYPE(ptr, void *)
 
-/* The word as os_wait_on and os_wake_one take it, without the type that keeps plain accesses out. Never to be read or written through this pointer. */
+/* The word as os_wait_on and os_wake_one take it, without the type that keeps plain accesses out. Never to be read or
+ * written through this pointer. */
 static inline const uint32_t *atomic_u32_word(const atomic_u32 *a)
 {
     return (const uint32_t *)(const void *)a;

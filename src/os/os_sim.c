@@ -105,23 +105,9 @@ unsigned os_processors(void)
     return world.options.processors > 0 ? world.options.processors : 1;
 }
 
-/* ---- memory: the rest is the real one ---- */
-
-void *os_alloc(size_t size, size_t alignment)
+bool sim_memory_fails(void)
 {
-    void *memory;
-    if (world.active && world.options.no_memory > 0 && sim_below(1000000) < world.options.no_memory)
-        return NULL;
-    if (size > PTRDIFF_MAX)
-        return NULL;
-    if (alignment <= _Alignof(max_align_t))
-        return malloc(size > 0 ? size : 1);
-    return posix_memalign(&memory, alignment, size > 0 ? size : 1) == 0 ? memory : NULL;
-}
-
-void os_free(void *memory)
-{
-    free(memory);
+    return world.active && world.options.no_memory > 0 && sim_below(1000000) < world.options.no_memory;
 }
 
 /* ---- the end of a process is the end of a world ---- */

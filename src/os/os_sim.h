@@ -33,6 +33,7 @@ const rouse_sim_options *sim_options(void);
 uint64_t sim_random(void);
 uint64_t sim_below(uint64_t limit); /* from 0 to limit - 1 */
 bool sim_chance(unsigned in_thousand);
+bool sim_memory_fails(void);      /* this allocation of the library's */
 int64_t sim_delay(void);          /* of something that travels */
 int64_t sim_now(void);            /* without the little that each look at the clock takes */
 void sim_advance(int64_t now_ns); /* to a later moment */

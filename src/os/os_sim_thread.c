@@ -7,6 +7,7 @@
 
 #include "fiber/annotate.h"
 #include "fiber/switch.h"
+#include "os/atomic.h"
 
 #define STACK_BYTES ((size_t)512 * 1024)
 #define GUARD_BYTES ((size_t)64 * 1024)
@@ -33,6 +34,8 @@ static struct {
     struct strand *left_from; /* whom the strand that goes on has been switched to from */
     uint64_t made;            /* strands so far */
     uint64_t steps;           /* decisions who goes on */
+    uint64_t until_interrupt; /* steps of the library until another strand goes on */
+    bool deciding;            /* the world itself is at work: no steps of the library's count */
     bool stuck;               /* nothing can happen any more */
     void *host_current;       /* os_current outside of worlds */
 } strands;
@@ -118,7 +121,9 @@ static struct strand *choose(void)
 
 static void switch_to_next(void)
 {
+    strands.deciding = true;
     struct strand *next = ++strands.steps > sim_options()->step_limit ? NULL : choose();
+    strands.deciding = false;
     if (next) {
         go_to(next);
         return;
@@ -163,6 +168,18 @@ void sim_pause(void)
 {
     if (sim_is_active() && strands.running != &strands.host && sim_chance(sim_options()->preempt))
         switch_to_next();
+}
+
+/* One more step of the library on shared memory. */
+void os_sim_step(void)
+{
+    unsigned mean = sim_options()->interrupts;
+    if (mean == 0 || !sim_is_active() || strands.running == &strands.host || strands.deciding)
+        return;
+    if (strands.until_interrupt-- > 0)
+        return;
+    strands.until_interrupt = sim_below(2 * (uint64_t)mean);
+    switch_to_next();
 }
 
 void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns)
@@ -235,7 +252,7 @@ static void unmake(struct strand *strand)
 bool sim_run_strands(void (*body)(void *argument), void *argument, unsigned *left)
 {
     list_init(&strands.all);
-    strands.made = strands.steps = 0;
+    strands.made = strands.steps = strands.until_interrupt = 0;
     strands.stuck = false;
     strands.host = (struct strand){.deadline_ns = ROUSE_NEVER};
     annotation_init_thread(&strands.host.annotation);

@@ -58,6 +58,7 @@ static int run(size_t which, uint64_t first, uint64_t seeds, bool hash)
     rouse_sim_options options = ROUSE_SIM_OPTIONS_INIT;
     options.seed = first;
     options.processors = 3;
+    options.interrupts = 300;
     if (hash)
         return print_hashes(which, &options, seeds);
     int status = rouse_sim_check(scenarios[which].name, scenarios[which].scenario, NULL, &options, seeds);
