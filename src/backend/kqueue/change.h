@@ -19,6 +19,13 @@
 #define FIELD(name) __typeof__(((struct kevent *)NULL)->name)
 _Static_assert(sizeof(FIELD(udata)) >= sizeof(uintptr_t), "tokens are handles of the registry, or smaller numbers");
 
+/* How kevent takes the number of events. */
+#if defined(__NetBSD__)
+typedef size_t kevent_count;
+#else
+typedef int kevent_count;
+#endif
+
 static inline struct kevent change_of(uintptr_t ident, int filter, unsigned flags, unsigned notes, uintptr_t token)
 {
     return (struct kevent){.ident = ident,

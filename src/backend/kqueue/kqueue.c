@@ -172,7 +172,7 @@ static int wait_for_kernel(struct backend *backend, int limit, int64_t deadline_
         int64_t span_ns = deadline_ns <= 0 ? 0 : deadline_ns - os_now();
         span_ns = span_ns < 0 ? 0 : span_ns > WAIT_MAX_NS ? WAIT_MAX_NS : span_ns;
         struct timespec span = {(time_t)(span_ns / 1000000000), (long)(span_ns % 1000000000)};
-        int count = kevent(backend->kqueue, NULL, 0, backend->events, limit, &span);
+        int count = kevent(backend->kqueue, NULL, 0, backend->events, (kevent_count)limit, &span);
         if (count != 0 || span_ns == 0 || span_ns == WAIT_MAX_NS || os_now() >= deadline_ns)
             return count;
     }
