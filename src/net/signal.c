@@ -18,7 +18,7 @@ static struct {
     int installed;         /* signals whose handler is ours */
     os_event event;        /* notified by the handler; open while anything is installed */
     rouse_stream *stream;  /* owns event.readable */
-    uint32_t process;      /* that opened the event */
+    uint32_t process;      /* that opened the event; 0: none is open */
     atomic_u32 is_open;    /* 1: the handler may notify the event. SEQ_CST, as `inside` */
     atomic_u32 inside;     /* handlers that run now, on whatever threads */
     atomic_u32 marks;      /* signals that came and nobody took; SEQ_CST: written inside a handler */
@@ -74,6 +74,7 @@ static struct ended close_event(void)
     os_handle notify = signals.event.notify;
     struct ended ended = {signals.stream, notify != signals.event.readable ? notify : OS_NO_HANDLE};
     signals.stream = NULL;
+    signals.process = 0; /* the next one begins as the first did */
     return ended;
 }
 

@@ -189,7 +189,7 @@ size_t test_send_until_full(int socket)
     bool was_exempt = faults_exempt(true);
     char block[16384];
     size_t total = 0;
-    int64_t full_ns = test_is_slow() ? 500000000 : 50000000; /* in which a reader would have made room */
+    int64_t full_ns = test_is_slow() ? 500000000 : 150000000; /* in which a reader would have made room */
     memset(block, 'f', sizeof block);
     for (;;) {
         ssize_t sent = send(socket, block, sizeof block, MSG_NOSIGNAL | MSG_DONTWAIT);
