@@ -30,6 +30,9 @@ python        python3              python3            python3          python   
 valgrind      valgrind,libc6-dbg   valgrind           valgrind,musl-dbg valgrind    -             valgrind
 clang-format  clang-format         clang-tools-extra  clang-extra-tools clang       clang-format  llvm
 patch         patch                patch              patch            patch        -             -
+mingw         gcc-mingw-w64-x86-64,mingw-w64-x86-64-dev mingw64-gcc mingw-w64-gcc mingw-w64-gcc mingw-w64 -
+wine          wine64,wine          wine               wine             wine         -             wine
+unpacker      xz-utils             xz                 xz               xz           xz            -
 debootstrap   debootstrap          debootstrap        debootstrap      debootstrap  -             debootstrap
 source        dpkg-dev             -                  -                -            -             -
 emulator      qemu-user-static     -                  -                -            -             -
@@ -66,6 +69,9 @@ has_need() {
     cmocka) printf '%s\n' '#include <stdarg.h>' '#include <stddef.h>' '#include <stdint.h>' '#include <setjmp.h>' \
         '#include <cmocka.h>' 'int main(void) { return 0; }' |
         "$(c_compiler)" -x c - -lcmocka -o /dev/null >/dev/null 2>&1 ;;
+    mingw) have x86_64-w64-mingw32-gcc ;;
+    wine) have wine || [ -x /usr/lib/wine/wine64 ] ;;
+    unpacker) have xz ;;
     pkg-config) have pkg-config ;;
     source) have dpkg-source ;;
     emulator) have qemu-aarch64-static ;;

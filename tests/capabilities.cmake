@@ -18,6 +18,10 @@ set(rouse_test_capabilities
     inherited_sets # a forked child has its parent's kernel sets, and gives them up
     outer_set     # what a foreign loop waits for is made when it asks, which can fail
     completion_port # the backend is that of Windows: polls in flight are the kernel's, other completions are events
+    commit_on_touch # memory that was reserved may be used anywhere: the system commits it when it is touched
+    reuse_port    # several listeners may share a port
+    keep_alive_read # how long a connection is silent before it is probed can be read back
+    errors_once   # asking a socket for its error takes it, and a connection that is gone has no peer any more
     urgent_data   # TCP's out-of-band byte is told from others
     shared_library # the library can be loaded at run time
     unloading     # and is unloaded when it is closed: musl keeps what was loaded once
@@ -25,7 +29,8 @@ set(rouse_test_capabilities
 
 set(rouse_test_available real_threads urgent_data processes handlers)
 if(UNIX)
-    list(APPEND rouse_test_available descriptors unix_sockets fork signals shared_library)
+    list(APPEND rouse_test_available descriptors unix_sockets fork signals shared_library commit_on_touch reuse_port
+         errors_once keep_alive_read)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(APPEND rouse_test_available faults proc_files)

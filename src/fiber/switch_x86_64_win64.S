@@ -5,12 +5,12 @@
  *      0   xmm6 to xmm15
  *     a0   MXCSR (4 bytes), x87 control word (2 bytes), 2 bytes of room
  *     a8   of the thread block: the upper end of the stack, how far down it is committed, its lower end
- *     c0   8 bytes of room
+ *     c0   of the thread block: frames of exception handlers, which this instruction set does not use, but Wine does
  *     c8   r15, r14, r13, r12, rsi, rdi, rbx, rbp
  *    108   where to go on
  *
  * The system looks at the thread block when a stack has to grow or has overflowed, and when it looks for the handler of an
- * exception; so its three words belong to the stack. How far down a stack is committed changes while it runs. Not switched
+ * exception; so its four words belong to the stack. How far down a stack is committed changes while it runs. Not switched
  * is the thread block's pointer to the system's own fiber: what that says is true for the thread, and so is the flag beside
  * it that says whether it counts.
  *
@@ -72,6 +72,8 @@ switch_stacks:
     movq %rax, 0xb0(%rsp)
     movq %gs:0x1478, %rax
     movq %rax, 0xb8(%rsp)
+    movq %gs:0, %rax
+    movq %rax, 0xc0(%rsp)
     movl 0xa0(%rsp), %r8d
     movzwl 0xa4(%rsp), %r9d
     movq %rsp, (%rcx)
@@ -83,6 +85,8 @@ switch_stacks:
     movq %rax, %gs:0x10
     movq 0xb8(%rsp), %rax
     movq %rax, %gs:0x1478
+    movq 0xc0(%rsp), %rax
+    movq %rax, %gs:0
     cmpw %r9w, 0xa4(%rsp)
     jne .Lx87_control_differs
 .Lx87_control_is_set:
@@ -144,6 +148,7 @@ switch_frame:
     movq %rcx, 0xa8(%rax)
     movq %r9, 0xb0(%rax)
     movq %r9, 0xb8(%rax)
+    movq $-1, 0xc0(%rax)        /* no frames */
     movq $0, 0xc8(%rax)
     movq $0, 0xd0(%rax)
     movq $0, 0xd8(%rax)
@@ -159,11 +164,12 @@ switch_frame:
     ret
     .seh_endproc
 
-/* The first thing on a new stack. */
+/* The first thing on a new stack. What no handler takes ends here, as it does where the system starts a thread. */
     .def switch_start; .scl 3; .type 32; .endef
     .p2align 4
     .seh_proc switch_start
 switch_start:
+    .seh_handler switch_unhandled, @except
     .seh_stackalloc 0x28
     .seh_endprologue
     movq %r12, %rcx

@@ -37,10 +37,11 @@ DWORD os_milliseconds(int64_t deadline_ns);
  * not every Windows has, or what would make one more library a must. Remembered in *known. */
 void *os_system_function(atomic_ptr *known, const wchar_t *library, const char *name);
 
-/* Numbers that no handle can have, some of which mean "this process" to the system, become one that is never valid. */
+/* Numbers that no handle can have become one that is never valid. Handles have 32 bits, and the system looks at no more;
+ * negative ones, and the largest, mean "this process" and the like. */
 static inline SOCKET os_socket(os_handle handle)
 {
-    return handle <= 0 ? INVALID_SOCKET : (SOCKET)handle;
+    return handle <= 0 || handle >= INT32_MAX ? INVALID_SOCKET : (SOCKET)handle;
 }
 
 /* What each thread has of its own; zeroed when the thread starts. The address is that of the calling thread and must not

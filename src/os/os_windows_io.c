@@ -33,7 +33,7 @@ static int last_status(void)
 static bool is_other_handle(os_handle handle)
 {
     DWORD flags;
-    return handle > 0 && GetHandleInformation((HANDLE)handle, &flags);
+    return os_socket(handle) != INVALID_SOCKET && GetHandleInformation((HANDLE)handle, &flags);
 }
 
 int os_handle_kind(os_handle handle, enum os_kind *kind)
@@ -139,17 +139,17 @@ static int convert(WSABUF *buffers, const rouse_buffer *pieces, size_t count)
 {
     size_t total = 0;
     int used = 0;
+    bool full = false;
     for (size_t i = 0; i < count; i++) {
         if (pieces[i].length > (size_t)PTRDIFF_MAX - total)
             return ROUSE_TOO_LARGE;
         total += pieces[i].length;
-        if (pieces[i].length == 0 || used == PIECES_MAX)
+        if (pieces[i].length == 0 || full)
             continue;
         buffers[used].buf = pieces[i].data;
         buffers[used].len = (ULONG)clip(pieces[i].length);
         used++;
-        if (pieces[i].length > INT_MAX)
-            count = i + 1; /* the rest of this piece comes before the next one */
+        full = used == PIECES_MAX || pieces[i].length > INT_MAX; /* whose rest comes before the next one */
     }
     return used;
 }

@@ -76,6 +76,7 @@ static int overflow_in_child(enum test_executor kind, bool by_turns, char *text,
 
 TEST(the_fiber_whose_stack_overflowed_is_named_with_each_executor)
 {
+    test_needs("fork");
     static char text[64 * 1024];
     for (int kind = 0; kind <= TEST_EXECUTORS; kind++) {
         bool by_turns = kind == TEST_EXECUTORS;
@@ -96,6 +97,7 @@ static int nothing(void *argument)
 
 TEST(a_thread_that_has_driven_a_runtime_with_reports_keeps_no_signal_stack)
 {
+    test_needs("fork");
     rouse_options options = test_options(TEST_SINGLE, 1);
     stack_t before, after;
     options.report_overflow = 1;

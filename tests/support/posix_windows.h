@@ -56,6 +56,7 @@ struct sockaddr_un {
 };
 
 int posix_socket(int family, int type, int protocol);
+/* Of streams; whatever the family, they are those of a TCP connection. */
 int posix_socketpair(int family, int type, int protocol, int ends[2]);
 int posix_bind(int socket, const void *address, int length);
 int posix_listen(int socket, int backlog);

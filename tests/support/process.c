@@ -21,6 +21,68 @@ static void open_pipe(int ends[2])
     require(fcntl(ends[0], F_SETFD, FD_CLOEXEC) == 0 && fcntl(ends[1], F_SETFD, FD_CLOEXEC) == 0);
 }
 
+#if defined(_WIN32)
+/* A handle for the program: `end` of a pipe, or none. */
+static HANDLE inherited(int end)
+{
+    HANDLE handle = (HANDLE)_get_osfhandle(end);
+    require(SetHandleInformation(handle, HANDLE_FLAG_INHERIT, HANDLE_FLAG_INHERIT));
+    return handle;
+}
+
+/* The program is the head of a group of its own: what the console tells it does not reach the test. The pid is the
+ * process's handle. */
+void test_process_start(test_process *process, const char *path, const char *const *arguments, enum test_stdout kind)
+{
+    char command[2000];
+    int output[2], errors[2], length = snprintf(command, sizeof command, "\"%s\"", path);
+    for (size_t i = 0; arguments[i] != NULL; i++) {
+        length += snprintf(command + length, sizeof command - (size_t)length, " %s", arguments[i]);
+        require(length < (int)sizeof command);
+    }
+    open_pipe(output);
+    open_pipe(errors);
+    STARTUPINFOA start = {.cb = sizeof start, .dwFlags = STARTF_USESTDHANDLES};
+    start.hStdInput = kind == TEST_STDOUT_CLOSED ? NULL : GetStdHandle(STD_INPUT_HANDLE);
+    start.hStdOutput = kind == TEST_STDOUT_CLOSED ? NULL : inherited(output[1]);
+    start.hStdError = inherited(errors[1]);
+    PROCESS_INFORMATION made;
+    require(CreateProcessA(path, command, NULL, NULL, TRUE, CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &made));
+    CloseHandle(made.hThread);
+    require(close(output[1]) == 0 && close(errors[1]) == 0);
+    process->pid = (intptr_t)made.hProcess;
+    process->output = output[0];
+    process->errors = errors[0];
+    if (kind != TEST_STDOUT_PIPE) {
+        require(close(process->output) == 0);
+        process->output = -1;
+    }
+}
+
+void test_process_signal(const test_process *process, int signal)
+{
+    DWORD id = GetProcessId((HANDLE)process->pid);
+    if (signal == SIGTERM) { /* Ctrl-C does not reach groups */
+        require(GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, id));
+    } else {
+        require(TerminateProcess((HANDLE)process->pid, (UINT)(128 + signal)));
+    }
+}
+
+int test_process_end(test_process *process, int64_t timeout_ns)
+{
+    HANDLE handle = (HANDLE)process->pid;
+    DWORD status = 0;
+    bool ended = WaitForSingleObject(handle, (DWORD)(timeout_ns / 1000000)) == WAIT_OBJECT_0;
+    if (!ended) {
+        TerminateProcess(handle, 1);
+    }
+    require(ended && "the program ends in time");
+    require(GetExitCodeProcess(handle, &status));
+    CloseHandle(handle);
+    return (int)status;
+}
+#else
 /* The words of a command, in `text` and found by `words`, how many there are. */
 static size_t split(char *text, size_t size, const char *command, char **words, size_t most)
 {
@@ -50,9 +112,10 @@ void test_process_start(test_process *process, const char *path, const char *con
     argv[count] = NULL;
     open_pipe(output);
     open_pipe(errors);
-    process->pid = fork();
-    require(process->pid >= 0);
-    if (process->pid == 0) {
+    pid_t child = fork();
+    require(child >= 0);
+    process->pid = child;
+    if (child == 0) {
 #if defined(__linux__)
         prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves no program behind */
 #endif
@@ -74,6 +137,28 @@ void test_process_start(test_process *process, const char *path, const char *con
     }
     faults_exempt(was_exempt);
 }
+
+void test_process_signal(const test_process *process, int signal)
+{
+    require(kill((pid_t)process->pid, signal) == 0);
+}
+
+int test_process_end(test_process *process, int64_t timeout_ns)
+{
+    int status;
+    int64_t pause = 100000, deadline = test_now_ns() + timeout_ns;
+    while (waitpid((pid_t)process->pid, &status, WNOHANG) == 0) {
+        if (test_now_ns() > deadline) {
+            test_print_stacks((int)process->pid);
+            kill((pid_t)process->pid, SIGKILL);
+            require(test_now_ns() <= deadline && "the program ends in time");
+        }
+        test_sleep_ns(pause);
+        pause = pause < 2000000 ? pause * 2 : pause;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+#endif
 
 static size_t read_some(int pipe, char *text, size_t size, bool one_line)
 {
@@ -105,27 +190,6 @@ size_t test_read_text(int pipe, char *text, size_t size)
 size_t test_read_line(int pipe, char *text, size_t size)
 {
     return read_some(pipe, text, size, true);
-}
-
-void test_process_signal(const test_process *process, int signal)
-{
-    require(kill(process->pid, signal) == 0);
-}
-
-int test_process_end(test_process *process, int64_t timeout_ns)
-{
-    int status;
-    int64_t pause = 100000, deadline = test_now_ns() + timeout_ns;
-    while (waitpid(process->pid, &status, WNOHANG) == 0) {
-        if (test_now_ns() > deadline) {
-            test_print_stacks((int)process->pid);
-            kill(process->pid, SIGKILL);
-            require(test_now_ns() <= deadline && "the program ends in time");
-        }
-        test_sleep_ns(pause);
-        pause = pause < 2000000 ? pause * 2 : pause;
-    }
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 void test_process_forget(test_process *process)

@@ -15,7 +15,7 @@ enum test_stdout {
 };
 
 typedef struct test_process {
-    pid_t pid;
+    intptr_t pid;       /* what the system calls the process */
     int output, errors; /* reading ends of pipes; -1: none */
 } test_process;
 

@@ -94,11 +94,13 @@ static void leave_a_block_that_is_freed_at_exit(void *argument)
 
 TEST(a_clean_test_passes)
 {
+    test_needs("fork");
     assert_true(passes(do_nothing));
 }
 
 TEST(what_is_left_behind_fails_the_test)
 {
+    test_needs("fork");
     assert_false(passes(leave_a_descriptor));
     assert_false(passes(change_a_descriptor));
     assert_false(passes(leave_a_thread));
@@ -108,6 +110,7 @@ TEST(what_is_left_behind_fails_the_test)
 
 TEST(a_block_that_is_left_fails_the_test)
 {
+    test_needs("fork");
     if (FAULTS_THREAD_SANITIZER) {
         test_skip("ThreadSanitizer");
     }
@@ -116,6 +119,7 @@ TEST(a_block_that_is_left_fails_the_test)
 
 TEST(a_block_may_live_until_the_process_ends)
 {
+    test_needs("fork");
     assert_true(passes(leave_a_block_that_is_freed_at_exit));
 }
 
@@ -138,6 +142,7 @@ static void take_too_long(void *argument)
 
 TEST(a_test_that_hangs_is_ended)
 {
+    test_needs("fork");
     if (test_is_valgrind()) {
         test_skip("valgrind");
     }

@@ -72,6 +72,7 @@ TEST(more_pages_than_there_are_addresses_are_refused)
 
 TEST(discarded_pages_stay_usable)
 {
+    test_needs("commit_on_touch");
     unsigned char *memory = reserve(16);
     memset(memory, 0xff, 16 * page);
     os_pages_discard(memory + page, 14 * page);
@@ -148,11 +149,13 @@ static void check_guard(void)
 
 TEST(a_guarded_page_faults_until_the_guard_is_removed)
 {
+    test_needs("signals");
     check_guard();
 }
 
 TEST(a_guard_may_have_several_pages)
 {
+    test_needs("signals");
     unsigned char *memory = reserve(8);
     assert_int_equal(os_guard_install(memory + page, 3 * page), ROUSE_OK);
     assert_true(is_guarded(memory + page));

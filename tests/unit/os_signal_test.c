@@ -102,6 +102,7 @@ static const struct {
 
 TEST(a_handler_gets_the_name_of_its_signal_and_errno_is_kept)
 {
+    test_needs("signals");
     for (size_t i = 0; i < 3; i++) {
         ours = 0;
         assert_int_equal(os_signal_install(names[i].name, note_signal), ROUSE_OK);
@@ -125,6 +126,7 @@ TEST(a_signal_without_a_name_is_refused)
 
 TEST(restoring_puts_back_what_a_signal_did_before)
 {
+    test_needs("signals");
     struct sigaction before, mine = {.sa_handler = note_their_signal, .sa_flags = SA_NODEFER}, now;
     sigaddset(&mine.sa_mask, SIGUSR1);
     assert_int_equal(sigaction(SIGTERM, &mine, &before), 0);
@@ -147,6 +149,7 @@ TEST(restoring_puts_back_what_a_signal_did_before)
 
 TEST(restoring_leaves_a_handler_that_came_later)
 {
+    test_needs("signals");
     struct sigaction before, later = {.sa_handler = note_their_signal}, found;
     assert_int_equal(sigaction(SIGHUP, NULL, &before), 0);
     assert_int_equal(os_signal_install(ROUSE_SIGNAL_HANG_UP, note_signal), ROUSE_OK);
@@ -161,6 +164,7 @@ TEST(restoring_leaves_a_handler_that_came_later)
 
 TEST(a_blocking_call_goes_on_after_a_signal)
 {
+    test_needs("signals");
     int ends[2];
     char byte;
     assert_int_equal(pipe(ends), 0);
@@ -249,6 +253,7 @@ static void put_fault_handlers(const struct sigaction before[2])
 
 TEST(a_fault_calls_the_hook_with_its_address_on_a_stack_of_its_own)
 {
+    test_needs("signals");
     if (test_is_valgrind())
         return;
     struct sigaction before[2];
@@ -288,6 +293,7 @@ static void fault_unhandled(void *ignored)
 
 TEST(a_fault_that_the_hook_does_not_take_kills_as_before)
 {
+    test_needs("signals");
     int status = test_in_child(fault_unhandled, NULL, ROUSE_S(10));
     assert_true(WIFSIGNALED(status));
     assert_true(WTERMSIG(status) == SIGSEGV || WTERMSIG(status) == SIGBUS);
@@ -311,6 +317,7 @@ static void open_page_simply(int signal)
 
 TEST(a_fault_that_the_hook_does_not_take_goes_to_the_handler_before)
 {
+    test_needs("signals");
     if (test_is_valgrind())
         return;
     struct sigaction before[2], first = {.sa_flags = SA_SIGINFO}, second = {.sa_handler = open_page_simply}, now;
@@ -358,6 +365,7 @@ static void be_spared(void *ignored)
 
 TEST(a_signal_that_somebody_sends_is_no_fault_and_does_what_it_did)
 {
+    test_needs("signals");
     int status = test_in_child(be_killed, NULL, ROUSE_S(10));
     assert_true(WIFSIGNALED(status));
     assert_int_equal(WTERMSIG(status), SIGSEGV);
@@ -402,6 +410,7 @@ static void overflow_in_a_thread(void *ignored)
 
 TEST(a_thread_that_overflows_its_stack_reaches_the_hook)
 {
+    test_needs("signals");
     int status = test_in_child(overflow_in_a_thread, NULL, ROUSE_S(20));
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 44);
@@ -409,6 +418,7 @@ TEST(a_thread_that_overflows_its_stack_reaches_the_hook)
 
 TEST(a_thread_keeps_the_stack_for_signals_that_it_has)
 {
+    test_needs("signals");
     static char own[65536];
     stack_t mine = {.ss_sp = own, .ss_size = sizeof own}, before, now;
     void *stack = own;
@@ -473,6 +483,7 @@ static void write_to_closed_error(void *argument)
 
 TEST(standard_error_may_be_a_pipe_that_nobody_reads)
 {
+    test_needs("signals");
     int ends[2];
     assert_int_equal(pipe(ends), 0);
     int status = test_in_child(write_to_closed_error, ends, ROUSE_S(10));

@@ -400,6 +400,7 @@ static void look_in_child(void *argument)
 
 TEST(a_fork_changes_the_process_of_the_child_and_the_count_of_both)
 {
+    test_needs("fork");
     struct fork_seen parent = {os_process(), os_forks()};
     assert_int_equal(os_forks(), parent.forks);
     assert_int_equal(test_in_child(look_in_child, &parent, ROUSE_S(10)), 0);
@@ -413,6 +414,7 @@ TEST(a_fork_changes_the_process_of_the_child_and_the_count_of_both)
 
 TEST(every_error_of_the_system_becomes_one_status)
 {
+    test_needs("signals");
     static const struct {
         int error;
         int status;

@@ -96,6 +96,7 @@ static struct mappings stack_mappings(void)
 
 TEST(a_stack_has_64_kib_unless_another_size_is_asked_for)
 {
+    test_needs("commit_on_touch");
     struct fixture f;
     fixture_init(&f);
     static const size_t asked[] = {0, 1, 64 * 1024, 64 * 1024 + 1, 20000, 1024 * 1024};
@@ -276,6 +277,7 @@ TEST(a_hundred_thousand_stacks_fit)
 
 TEST(a_stack_that_was_used_a_little_commits_only_its_top_page)
 {
+    test_needs("commit_on_touch");
     struct fixture f;
     fixture_init(&f);
     struct stack *stack = acquire(&f, 0);
@@ -316,6 +318,7 @@ static size_t kept_bytes_after(struct fixture *f, size_t depth, bool jump)
 
 TEST(free_stacks_give_back_what_lies_below_8_kib_but_for_some)
 {
+    test_needs("commit_on_touch");
     struct fixture f;
     fixture_init(&f);
     if (f.page > 8 * KIB)
@@ -333,6 +336,7 @@ TEST(free_stacks_give_back_what_lies_below_8_kib_but_for_some)
 
 TEST(a_stack_that_is_always_used_up_to_8_kib_is_given_back_once_at_most)
 {
+    test_needs("commit_on_touch");
     struct fixture f;
     fixture_init(&f);
     if (f.page > 4 * KIB)
@@ -347,6 +351,7 @@ TEST(a_stack_that_is_always_used_up_to_8_kib_is_given_back_once_at_most)
 
 TEST(many_free_stacks_give_everything_back)
 {
+    test_needs("commit_on_touch");
     size_t count = test_is_slow() ? 6000 : 20000, kept = 0;
     struct fixture f;
     struct stack **stacks = calloc(count, sizeof(struct stack *));
@@ -452,6 +457,7 @@ static void overflow_with_a_handler(void *argument)
 
 TEST(deep_recursion_hits_the_guard_every_time_and_spares_the_neighbour)
 {
+    test_needs("fork");
     uint64_t runs = test_scale(20, 100);
     verdict = mmap(NULL, sizeof *verdict, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(verdict != MAP_FAILED);
@@ -493,6 +499,7 @@ static void overflow_without_handler(void *argument)
 
 TEST(an_overflow_ends_the_process)
 {
+    test_needs("fork");
     static char text[64 * 1024]; /* which is a sanitizer's, and long */
     int status = run_child(overflow_without_handler, text, sizeof text);
     if (test_is_slow()) /* their handlers make it an exit */
@@ -521,6 +528,7 @@ static void overflow_with_a_report(void *argument)
 
 TEST(an_overflow_can_be_reported_with_the_name_of_who_used_the_stack)
 {
+    test_needs("fork");
     static char text[64 * 1024];
     int status = run_child(overflow_with_a_report, text, sizeof text);
     assert_true(status != 0);
@@ -529,6 +537,7 @@ TEST(an_overflow_can_be_reported_with_the_name_of_who_used_the_stack)
 
 TEST(only_an_address_in_a_guard_finds_a_stack)
 {
+    test_needs("commit_on_touch");
     enum { COUNT = 130 };
     static struct stack *stacks[COUNT];
     struct fixture f;
@@ -686,6 +695,7 @@ static void acquire_and_release_some(void *argument)
 
 TEST(when_memory_runs_out_at_any_point_nothing_is_left)
 {
+    test_needs("fork");
     struct some more_than_a_slab = {70, false};
     assert_true(test_each_failing_allocation(acquire_and_release_some, &more_than_a_slab) > 0);
 }

@@ -150,6 +150,7 @@ static void run_an_entry_that_returns(void *argument)
 
 TEST(an_entry_that_returns_is_a_trap)
 {
+    test_needs("fork");
     int status = test_in_child(run_an_entry_that_returns, NULL, INT64_C(10000000000));
     assert_true(WIFSIGNALED(status) || WEXITSTATUS(status) != 0);
     if (!test_is_slow())
@@ -208,7 +209,7 @@ TEST(many_contexts_in_any_order_find_their_locals_again)
     free(fibers);
 }
 
-#if !defined(ROUSE_FIBER_PORTABLE) && (defined(__x86_64__) || defined(__aarch64__))
+#if !defined(ROUSE_FIBER_PORTABLE) && !defined(_WIN32) && (defined(__x86_64__) || defined(__aarch64__))
 #define NAME_TEXT2(prefix, name) #prefix #name
 #define NAME_TEXT(prefix, name)  NAME_TEXT2(prefix, name)
 #define NAME(name)               NAME_TEXT(__USER_LABEL_PREFIX__, name) /* as the assembler knows it */
@@ -561,6 +562,7 @@ static void expect_no_exception(struct fiber *fiber)
 
 TEST(the_exceptions_being_handled_belong_to_the_context)
 {
+    test_needs("fork");
     struct fiber fibers[3];
     pthread_t thread;
     fiber_init(&fibers[0], handle_an_exception);
