@@ -40,7 +40,10 @@ if(rouse_switch_source)
 else()
     set(rouse_fiber_switch portable)
     # POSIX no longer has it, and musl never had; its headers declare it all the same, so that only linking tells.
-    if(NOT WIN32)
+    if(WIN32)
+        message(FATAL_ERROR "The fiber switch of this build would be swapcontext (ROUSE_FIBER_SWITCH=${ROUSE_FIBER_SWITCH}), "
+                            "which Windows does not have. There is an assembly switch for x86-64.")
+    else()
         check_function_exists(swapcontext ROUSE_HAS_SWAPCONTEXT)
         if(NOT ROUSE_HAS_SWAPCONTEXT)
             message(FATAL_ERROR "The fiber switch of this build would be swapcontext (ROUSE_FIBER_SWITCH="

@@ -108,7 +108,7 @@ ROUSE_API int rouse_exit_code(int status);
  *
  * Time is a signed 64-bit number of nanoseconds. A *deadline* is a point on the monotonic clock of rouse_now, a
  * *timeout* a span from now. The clock does not run while the machine is suspended where the system offers the
- * choice (CLOCK_MONOTONIC on Linux). Nothing ever happens before its deadline. */
+ * choice (CLOCK_MONOTONIC on Linux; on Windows it does run). Nothing ever happens before its deadline. */
 
 #define ROUSE_US(n) ((int64_t)(n)*1000)
 #define ROUSE_MS(n) ((int64_t)(n)*1000000)

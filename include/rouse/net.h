@@ -42,8 +42,11 @@ typedef struct rouse_listener rouse_listener;
 typedef struct rouse_listen_options {
     size_t size;       /* sizeof this struct */
     int backlog;       /* connections the kernel keeps until they are accepted; 0: 4096 */
-    int reuse_address; /* not 0 (default): bind while old connections linger */
-    int reuse_port;    /* not 0: several listeners may share the port, the kernel spreads connections */
+    int reuse_address; /* not 0 (default): bind while old connections linger. On Windows SO_REUSEADDR is never set, which
+                        * would let others take the port: binding like this works there without. 0 there: nobody else can
+                        * bind the port, whatever he sets (SO_EXCLUSIVEADDRUSE) */
+    int reuse_port;    /* not 0: several listeners may share the port, the kernel spreads connections. NOT_SUPPORTED on
+                        * Windows */
     int v6_only;       /* not 0: an IPv6 listener takes no IPv4 connections; 0: it does where the address is [::] */
     int no_delay;      /* not 0 (default): accepted connections send small writes at once */
 } rouse_listen_options;

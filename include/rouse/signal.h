@@ -11,7 +11,7 @@ extern "C" {
 enum rouse_signal {
     ROUSE_SIGNAL_INTERRUPT = 1, /* SIGINT, Ctrl-C */
     ROUSE_SIGNAL_TERMINATE = 2, /* SIGTERM, Ctrl-Break */
-    ROUSE_SIGNAL_HANG_UP = 4    /* SIGHUP */
+    ROUSE_SIGNAL_HANG_UP = 4    /* SIGHUP; the console is closed: Windows ends the process some seconds later */
 };
 
 /* Waits for one of the signals in the set (or-ed together) and answers which came. The first wait for a signal installs

@@ -19,7 +19,11 @@
 #include "model_atomic.h"
 #else
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#include "os/atomic_msvc.h"
+#else
 #include <stdatomic.h>
+#endif
 
 /* In the simulated world threads may change places at each of these steps, and nowhere else between two calls. */
 #if defined(ROUSE_ATOMIC_SIM)
@@ -35,6 +39,8 @@ void os_sim_step(void);
 #define RELEASE memory_order_release
 #define ACQ_REL memory_order_acq_rel
 #define SEQ_CST memory_order_seq_cst
+
+#if !defined(_MSC_VER) || defined(__clang__)
 
 /* One struct type for each width, so that a plain access does not compile by accident.
  * load, store, exchange and compare-exchange for all; add, sub, or, and (answering the old value) for the numbers.
@@ -104,13 +110,6 @@ ROUSE_ATOMIC_NUMBER(i64, int64_t)
 ROUSE_ATOMIC_NUMBER(size, size_t)
 ROUSE_ATOMIC_TYPE(ptr, void *)
 
-/* The word as os_wait_on and os_wake_one take it, without the type that keeps plain accesses out. Never to be read or
- * written through this pointer. */
-static inline const uint32_t *atomic_u32_word(const atomic_u32 *a)
-{
-    return (const uint32_t *)(const void *)a;
-}
-
 /* ThreadSanitizer knows no fences, and GCC says so: a read-modify-write orders as much on the machine. */
 static inline void atomic_fence(memory_order order)
 {
@@ -130,6 +129,15 @@ static inline void cpu_relax(void)
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
 #endif
+}
+
+#endif
+
+/* The word as os_wait_on and os_wake_one take it, without the type that keeps plain accesses out. Never to be read or
+ * written through this pointer. */
+static inline const uint32_t *atomic_u32_word(const atomic_u32 *a)
+{
+    return (const uint32_t *)(const void *)a;
 }
 
 #endif

@@ -204,6 +204,11 @@ ptrdiff_t posix_recv(int socket, void *data, size_t length, int flags)
     stop_waiting(socket, flags, true);
     int count = answer(recv(handle_of(socket), data, (int)length, flags & ~MSG_DONTWAIT));
     int error = errno;
+    WSAPOLLFD polled = {.fd = handle_of(socket)};
+    if (count == 0 && length > 0 && WSAPoll(&polled, 1, 0) > 0 && polled.revents & POLLERR) { /* Wine tells no reset */
+        count = -1;
+        error = ECONNRESET;
+    }
     stop_waiting(socket, flags, false);
     errno = error;
     return count;
