@@ -1,20 +1,21 @@
 /* The backend of Windows: readiness of sockets through a completion port.
  *
  * Windows tells of operations that are complete, not of sockets that are ready, but the driver below all sockets, AFD, has an
- * operation "poll": it completes when one of its sockets is ready, at once if one is already. select() is made of it. Here
- * each socket has a record with a poll of its own, whose completion comes to the port.
+ * operation "poll", of which select() is made: it completes when a socket is ready, at once if it is already. Each socket
+ * has a record with a poll of its own, whose completion comes to the port.
  *
- * The poll of a record asks for all that is waited for; two polls of one socket through the same handle of AFD take each
- * other's events. Completing it idles the record until it is armed again. When more is waited for than the poll in flight
- * asks for, its cancelling is requested, and whoever takes its completion from the port polls again. Levels make urgent
- * data no concern of this file: what a short count has left behind is seen on arming. To ask for it would do harm: it stays
- * until it is read by a call of its own, and whoever waits for other data would be told of it again and again.
+ * That poll asks for all that is waited for; two polls of one socket through one handle of AFD take each other's events.
+ * Its completion idles the record until it is armed again. When more is waited for than the poll in flight asks for, its
+ * cancelling is requested, and whoever takes its completion from the port polls again. Levels make urgent data no concern
+ * of this file: what a short count has left behind is seen on arming. To ask for it would do harm: it stays until it is
+ * read by a call of its own, and whoever waits for other data would be told of it again and again.
  *
- * A record belongs to the kernel while its poll is in flight. Detached then, it stays until the completion has come.
+ * A record belongs to the kernel while its poll is in flight. Detached then, it stays until the completion has come. Records
+ * are never given back before the backend is closed, as the slots of the registry are not.
  *
- * Alternatives that lost: a read of no bytes in flight for each socket, as many do, which says nothing about writing or
- * accepting; operations that complete with their data, whose buffers the caller would have to leave alone after giving up;
- * WSAEventSelect, 64 sockets for a thread; registered I/O and WSAPoll, which cannot be waited for together with others.
+ * Alternatives that lost: a read of no bytes in flight for each socket, which says nothing about writing or accepting;
+ * operations that complete with their data, whose buffers the caller must leave alone after giving up; WSAEventSelect, 64
+ * sockets for a thread; WSAPoll, which nothing else ends.
  *
  * The port waits in milliseconds, which are rounded up to the system's clock tick of up to 15.6. Short waits end by a timer
  * of high resolution, where there is one whose end can come to the port. Lost: timeBeginPeriod, which makes the ticks of the
@@ -22,7 +23,6 @@
 #include "backend/iocp/iocp.h"
 
 #include "core/alloc.h"
-#include "core/list.h"
 #include "core/lock.h"
 #include "os/os_windows.h"
 
@@ -37,13 +37,10 @@
 #define FINE_WAIT_MS 1000 /* shorter ones end by the timer: to set it costs some calls */
 #define NO_TIMER     INT64_MIN
 
-#if !defined(CREATE_WAITABLE_TIMER_HIGH_RESOLUTION)
-#define CREATE_WAITABLE_TIMER_HIGH_RESOLUTION 2
-#endif
-
-/* By number: ntstatus.h and windows.h define some of these names both. */
-#define NT_PENDING   ((NTSTATUS)0x00000103)
-#define NT_CANCELLED ((NTSTATUS)0xc0000120)
+/* By number: older headers lack the first, and ntstatus.h does not go together with windows.h. */
+#define HIGH_RESOLUTION 2
+#define NT_PENDING      ((NTSTATUS)0x00000103)
+#define NT_CANCELLED    ((NTSTATUS)0xc0000120)
 
 /* ---- what AFD understands ---- */
 
@@ -68,9 +65,8 @@ struct afd_poll {
 };
 
 /* What only ntdll has, for which not every compiler has an import library. The last three are missing in Wine 8. */
-typedef NTSTATUS NTAPI create_file(HANDLE *made, ACCESS_MASK access, OBJECT_ATTRIBUTES *name, IO_STATUS_BLOCK *io,
-                                   LARGE_INTEGER *size, ULONG attributes, ULONG share, ULONG disposition, ULONG options,
-                                   void *extra, ULONG extra_bytes);
+typedef NTSTATUS NTAPI open_file(HANDLE *made, ACCESS_MASK access, OBJECT_ATTRIBUTES *name, IO_STATUS_BLOCK *io,
+                                 ULONG share, ULONG options);
 typedef NTSTATUS NTAPI create_packet(HANDLE *made, ACCESS_MASK access, OBJECT_ATTRIBUTES *name);
 typedef NTSTATUS NTAPI associate_packet(HANDLE packet, HANDLE port, HANDLE object, void *key, void *overlapped,
                                         NTSTATUS status, ULONG_PTR information, BOOLEAN *signaled);
@@ -80,10 +76,10 @@ typedef NTSTATUS NTAPI cancel_packet(HANDLE packet, BOOLEAN even_if_queued);
 enum { KEY_POLL = 1, KEY_WAKE, KEY_TIMER, KEY_PACKET };
 
 struct record {
-    OVERLAPPED overlapped; /* of the poll; first, because its address is what comes back. The kernel's while `polled` */
+    OVERLAPPED overlapped; /* of the poll; first, for its address comes back. The kernel's while a poll is in flight */
     struct afd_poll poll;  /* likewise */
-    struct group *group;   /* that it is a part of */
-    struct record *child[2]; /* of the tree while `tracked`; [0]: the next free one of the group */
+    HANDLE afd;            /* of the group */
+    struct record *child[2]; /* of the tree while `tracked`; [0]: the next free one */
     uint64_t token;          /* as given to attach */
     os_handle handle;        /* likewise; the key of the tree */
     SOCKET base;             /* the same socket as the lowest provider knows it */
@@ -94,26 +90,25 @@ struct record {
 };
 
 struct group {
-    HANDLE afd;            /* of the driver; its completions come to the port */
-    struct list_node link; /* in `roomy` while not all records are used */
-    struct record *free;   /* the first record that is not used */
-    unsigned used;         /* how many records are */
+    HANDLE afd;         /* of the driver; its completions come to the port */
+    struct group *next; /* made before it */
     struct record records[GROUP_SIZE];
 };
 
 struct backend {
-    HANDLE port;
-    rouse_allocator allocator;
-    struct lock lock;    /* a leaf; of the records and of what follows down to in_flight */
-    struct record *tree; /* the tracked ones: at depth n, bit n of the scattered handle says which child comes next */
-    struct list_node roomy; /* the groups with room; one may be empty */
-    size_t in_flight;       /* how many polls are */
+    HANDLE port;               /* where completions come */
+    rouse_allocator allocator; /* of all memory here */
+    struct lock lock;          /* a leaf; of the records and of what follows down to in_flight */
+    struct record *tree;       /* those tracked: at depth n, bit n of the scattered handle says which child is next */
+    struct record *free;       /* those that are not used */
+    struct group *groups;      /* all */
+    size_t in_flight;          /* how many polls are */
     /* Below: only the holder of the right to wait. */
-    associate_packet *associate;
-    cancel_packet *cancel;
-    HANDLE timer;     /* of high resolution; NULL: the system lacks it, or the packets */
-    HANDLE packet;    /* brings the timer's end to the port */
-    int64_t timer_ns; /* the deadline that it will tell of, or NO_TIMER */
+    associate_packet *associate; /* of ntdll */
+    cancel_packet *cancel;       /* likewise */
+    HANDLE timer;                /* of high resolution; NULL: the system lacks it, or the packets */
+    HANDLE packet;               /* brings the timer's end to the port */
+    int64_t timer_ns;            /* the deadline that it will tell of, or NO_TIMER */
     OVERLAPPED_ENTRY entries[BATCH];
 };
 
@@ -140,23 +135,20 @@ static void untrack(struct backend *backend, struct record *record)
         last = &(*last)->child[(*last)->child[0] == NULL];
     struct record *leaf = *last;
     *last = NULL;
-    if (leaf != record) {
-        leaf->child[0] = record->child[0];
-        leaf->child[1] = record->child[1];
+    leaf->child[0] = record->child[0];
+    leaf->child[1] = record->child[1];
+    if (leaf != record)
         *place = leaf;
-    }
     record->tracked = false;
 }
 
-/* ---- groups ---- */
-
-static void group_free(struct backend *backend, struct group *group)
+static void free_record(struct backend *backend, struct record *record)
 {
-    if (!group)
-        return;
-    (void)CloseHandle(group->afd);
-    alloc_give(&backend->allocator, group, sizeof *group, _Alignof(struct group));
+    record->child[0] = backend->free;
+    backend->free = record;
 }
+
+/* ---- groups ---- */
 
 static int open_afd(struct backend *backend, HANDLE *afd)
 {
@@ -165,15 +157,12 @@ static int open_afd(struct backend *backend, HANDLE *afd)
     UNICODE_STRING name = {sizeof device - sizeof *device, sizeof device, device};
     OBJECT_ATTRIBUTES attributes = {.Length = sizeof attributes, .ObjectName = &name};
     IO_STATUS_BLOCK io;
-    create_file *create = (create_file *)(uintptr_t)os_system_function(&known, L"ntdll.dll", "NtCreateFile");
-    if (!create)
+    open_file *nt_open = (open_file *)(uintptr_t)os_system_function(&known, L"ntdll.dll", "NtOpenFile");
+    if (!nt_open)
         return ROUSE_NOT_SUPPORTED;
-    NTSTATUS answer =
-        create(afd, SYNCHRONIZE, &attributes, &io, NULL, 0, FILE_SHARE_READ | FILE_SHARE_WRITE, FILE_OPEN, 0, NULL, 0);
+    NTSTATUS answer = nt_open(afd, SYNCHRONIZE, &attributes, &io, FILE_SHARE_READ | FILE_SHARE_WRITE, 0);
     if (answer < 0)
         return os_nt_status(answer);
-    /* Nobody waits for the handle itself; without this each completion signals it. */
-    (void)SetFileCompletionNotificationModes(*afd, FILE_SKIP_SET_EVENT_ON_HANDLE);
     if (CreateIoCompletionPort(*afd, backend->port, KEY_POLL, 0))
         return ROUSE_OK;
     int status = os_status(GetLastError());
@@ -181,48 +170,29 @@ static int open_afd(struct backend *backend, HANDLE *afd)
     return status;
 }
 
-static int group_make(struct backend *backend, struct group **made)
+/* Takes the lock and has a free record then, or fails. */
+static int lock_with_room(struct backend *backend)
 {
-    struct group *group = alloc_take(&backend->allocator, sizeof *group, _Alignof(struct group));
-    if (!group)
-        return ROUSE_NO_MEMORY;
-    *group = (struct group){.free = NULL};
-    int status = open_afd(backend, &group->afd);
-    if (status != ROUSE_OK) {
-        alloc_give(&backend->allocator, group, sizeof *group, _Alignof(struct group));
-        return status;
+    for (lock_acquire(&backend->lock); !backend->free;) {
+        lock_release(&backend->lock);
+        struct group *group = alloc_take(&backend->allocator, sizeof *group, _Alignof(struct group));
+        if (!group)
+            return ROUSE_NO_MEMORY;
+        *group = (struct group){.afd = NULL};
+        int status = open_afd(backend, &group->afd);
+        if (status != ROUSE_OK) {
+            alloc_give(&backend->allocator, group, sizeof *group, _Alignof(struct group));
+            return status;
+        }
+        lock_acquire(&backend->lock);
+        group->next = backend->groups;
+        backend->groups = group;
+        for (size_t i = GROUP_SIZE; i-- > 0;) {
+            group->records[i].afd = group->afd;
+            free_record(backend, &group->records[i]);
+        }
     }
-    for (size_t i = GROUP_SIZE; i-- > 0;) {
-        group->records[i] = (struct record){.group = group, .child = {group->free}};
-        group->free = &group->records[i];
-    }
-    *made = group;
     return ROUSE_OK;
-}
-
-/* Under the lock, with a group that has room. */
-static struct record *take_record(struct backend *backend)
-{
-    struct group *group = CONTAINER_OF(backend->roomy.next, struct group, link);
-    struct record *record = group->free;
-    group->free = record->child[0];
-    if (++group->used == GROUP_SIZE)
-        list_remove(&group->link);
-    return record;
-}
-
-/* Under the lock: the record is neither tracked nor in flight. Answers a group to be freed after it, or NULL. */
-static struct group *give_record(struct backend *backend, struct record *record)
-{
-    struct group *group = record->group;
-    record->child[0] = group->free;
-    group->free = record;
-    if (group->used-- == GROUP_SIZE)
-        list_push_back(&backend->roomy, &group->link);
-    if (group->used > 0 || backend->roomy.next == backend->roomy.prev)
-        return NULL;
-    list_remove(&group->link);
-    return group;
 }
 
 /* ---- polls; under the lock ---- */
@@ -230,13 +200,12 @@ static struct group *give_record(struct backend *backend, struct record *record)
 /* Polls for what is wanted. What fails at once has no completion; what succeeds at once has one. */
 static int poll_record(struct backend *backend, struct record *record)
 {
+    struct afd_poll *poll = &record->poll;
+    *poll = (struct afd_poll){{.QuadPart = INT64_MAX}, 1, 0, (HANDLE)record->base, record->wanted, 0};
     record->overlapped = (OVERLAPPED){.hEvent = NULL};
-    record->poll = (struct afd_poll){
-        .until = {.QuadPart = INT64_MAX}, .count = 1, .socket = (HANDLE)record->base, .events = record->wanted};
-    DWORD error = ERROR_IO_PENDING;
-    if (!DeviceIoControl(record->group->afd, AFD_POLL, &record->poll, sizeof record->poll, &record->poll,
-                         sizeof record->poll, NULL, &record->overlapped))
-        error = GetLastError();
+    const DWORD bytes = sizeof *poll;
+    bool done = DeviceIoControl(record->afd, AFD_POLL, poll, bytes, poll, bytes, NULL, &record->overlapped);
+    DWORD error = done ? ERROR_IO_PENDING : GetLastError();
     if (error == ERROR_IO_PENDING) {
         record->polled = record->wanted;
         backend->in_flight++;
@@ -245,12 +214,6 @@ static int poll_record(struct backend *backend, struct record *record)
     if (error == ERROR_INVALID_HANDLE)
         untrack(backend, record); /* closed without detaching: the number is free for another socket */
     return os_status(error);
-}
-
-/* If it is too late, the completion is at the port already. */
-static void cancel_poll(struct record *record)
-{
-    (void)CancelIoEx(record->group->afd, &record->overlapped);
 }
 
 /* What a poll that is over has found; nothing if it was cancelled. */
@@ -272,14 +235,13 @@ static uint32_t channels_of(ULONG events)
 /* The kernel has given the record back. Fills the event and answers 1, or 0 if there is nothing to tell. */
 static int finish_poll(struct backend *backend, struct record *record, struct backend_event *event)
 {
-    struct group *empty = NULL;
     lock_acquire(&backend->lock);
     *event = (struct backend_event){.token = record->token, .kind = BACKEND_READY};
     record->polled = 0;
     backend->in_flight--;
     if (record->detached) {
         event->kind = BACKEND_RETIRED;
-        empty = give_record(backend, record);
+        free_record(backend, record);
     } else {
         ULONG events = events_of(record);
         if (events & AFD_CLOSE)
@@ -287,11 +249,10 @@ static int finish_poll(struct backend *backend, struct record *record, struct ba
         if (channels_of(events) == 0 && record->wanted && poll_record(backend, record) != ROUSE_OK)
             events = AFD_ABORT;
         event->channels = channels_of(events);
-        if (events)
+        if (event->channels != 0)
             record->wanted = 0;
     }
     lock_release(&backend->lock);
-    group_free(backend, empty);
     return event->kind == BACKEND_RETIRED || event->channels != 0;
 }
 
@@ -300,17 +261,18 @@ static int finish_poll(struct backend *backend, struct record *record, struct ba
 /* Failing is no error: waits are rounded up to ticks then. */
 static void open_timer(struct backend *backend)
 {
+    static const char *const names[] = {"NtCreateWaitCompletionPacket", "NtAssociateWaitCompletionPacket",
+                                        "NtCancelWaitCompletionPacket"};
     static atomic_ptr known[3];
-    create_packet *create =
-        (create_packet *)(uintptr_t)os_system_function(&known[0], L"ntdll.dll", "NtCreateWaitCompletionPacket");
-    backend->associate =
-        (associate_packet *)(uintptr_t)os_system_function(&known[1], L"ntdll.dll", "NtAssociateWaitCompletionPacket");
-    backend->cancel =
-        (cancel_packet *)(uintptr_t)os_system_function(&known[2], L"ntdll.dll", "NtCancelWaitCompletionPacket");
+    void *functions[3];
     backend->timer_ns = NO_TIMER;
-    if (!create || !backend->associate || !backend->cancel)
-        return;
-    HANDLE timer = CreateWaitableTimerExW(NULL, NULL, CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, TIMER_ALL_ACCESS);
+    for (size_t i = 0; i < 3; i++)
+        if (!(functions[i] = os_system_function(&known[i], L"ntdll.dll", names[i])))
+            return;
+    create_packet *create = (create_packet *)(uintptr_t)functions[0];
+    backend->associate = (associate_packet *)(uintptr_t)functions[1];
+    backend->cancel = (cancel_packet *)(uintptr_t)functions[2];
+    HANDLE timer = CreateWaitableTimerExW(NULL, NULL, HIGH_RESOLUTION, TIMER_ALL_ACCESS);
     if (timer && create(&backend->packet, GENERIC_ALL, NULL) >= 0)
         backend->timer = timer;
     else if (timer)
@@ -319,20 +281,17 @@ static void open_timer(struct backend *backend)
 
 int backend_open(struct backend **opened, const rouse_allocator *allocator)
 {
-    struct group *group;
     struct backend *backend = alloc_take(allocator, sizeof *backend, _Alignof(struct backend));
     if (!backend)
         return ROUSE_NO_MEMORY;
     *backend = (struct backend){.allocator = *allocator};
-    list_init(&backend->roomy);
     int status = os_winsock_start();
-    backend->port = status == ROUSE_OK ? CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1) : NULL;
-    if (status == ROUSE_OK && !backend->port)
+    if (status == ROUSE_OK && !(backend->port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1)))
         status = os_status(GetLastError());
     if (status == ROUSE_OK)
-        status = group_make(backend, &group); /* at once, which shows that there is such a driver */
+        status = lock_with_room(backend); /* shows that there is such a driver */
     if (status == ROUSE_OK) {
-        list_push_back(&backend->roomy, &group->link);
+        lock_release(&backend->lock);
         open_timer(backend);
         *opened = backend;
         return ROUSE_OK;
@@ -343,8 +302,8 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
     return status;
 }
 
-/* Nobody else uses the backend any more. What the kernel does not give back, because the program has closed the port's
- * handle for example, is left to it. */
+/* Nobody else uses the backend any more. Should the kernel not give all records back, because the program has closed the
+ * port's handle for example, they are left to it. */
 void backend_close(struct backend *backend)
 {
     rouse_allocator allocator = backend->allocator;
@@ -354,10 +313,10 @@ void backend_close(struct backend *backend)
         (void)backend_detach(backend, &source, false);
     }
     while (backend->in_flight > 0 && backend_wait(backend, ignored, 16, ROUSE_NEVER) >= 0) {}
-    for (struct list_node *link; (link = list_pop_front(&backend->roomy)) != NULL;) {
-        struct group *group = CONTAINER_OF(link, struct group, link);
-        if (group->used == 0)
-            group_free(backend, group);
+    for (struct group *group; backend->in_flight == 0 && (group = backend->groups) != NULL;) {
+        backend->groups = group->next;
+        (void)CloseHandle(group->afd);
+        alloc_give(&allocator, group, sizeof *group, _Alignof(struct group));
     }
     if (backend->timer) {
         (void)CloseHandle(backend->packet);
@@ -392,25 +351,17 @@ int backend_attach(struct backend *backend, struct backend_source *source, uint6
 {
     SOCKET base;
     int status = find_base(source->handle, &base);
+    if (status == ROUSE_OK)
+        status = lock_with_room(backend);
     if (status != ROUSE_OK)
         return status;
-    lock_acquire(&backend->lock);
-    while (list_is_empty(&backend->roomy)) {
-        struct group *made;
-        lock_release(&backend->lock);
-        status = group_make(backend, &made);
-        if (status != ROUSE_OK)
-            return status;
-        lock_acquire(&backend->lock);
-        list_push_back(&backend->roomy, &made->link);
-    }
-    struct record **place = find(backend, source->handle);
+    struct record *record = backend->free, **place = find(backend, source->handle);
     if (*place) {
         status = ROUSE_ALREADY_EXISTS;
     } else {
-        struct record *record = take_record(backend);
+        backend->free = record->child[0];
         *record = (struct record){
-            .group = record->group, .token = token, .handle = source->handle, .base = base, .tracked = true};
+            .afd = record->afd, .token = token, .handle = source->handle, .base = base, .tracked = true};
         *place = source->record = record;
     }
     lock_release(&backend->lock);
@@ -427,7 +378,7 @@ int backend_arm(struct backend *backend, struct backend_source *source, unsigned
     record->wanted = wanted;
     if (record->polled) {
         if (wanted & ~record->polled)
-            cancel_poll(record);
+            (void)CancelIoEx(record->afd, &record->overlapped); /* too late: its completion is at the port already */
     } else if (wanted) {
         status = record->tracked ? poll_record(backend, record) : ROUSE_BAD_DESCRIPTOR;
     }
@@ -437,26 +388,22 @@ int backend_arm(struct backend *backend, struct backend_source *source, unsigned
 
 int backend_detach(struct backend *backend, struct backend_source *source, bool closing)
 {
-    struct group *empty = NULL;
-    int answer = BACKEND_DONE;
     (void)closing; /* to close the socket ends the poll too, but takes it no further from the kernel */
     lock_acquire(&backend->lock);
     /* Without a record: for another source that had the handle, and has forgotten to detach it. */
     struct record *record = source->record ? source->record : *find(backend, source->handle);
-    source->record = NULL;
-    if (record) {
+    bool later = record && record->polled;
+    if (record)
         untrack(backend, record);
-        if (record->polled) {
-            record->detached = true;
-            cancel_poll(record);
-            answer = BACKEND_LATER;
-        } else {
-            empty = give_record(backend, record);
-        }
+    if (later) {
+        record->detached = true;
+        (void)CancelIoEx(record->afd, &record->overlapped);
+    } else if (record) {
+        free_record(backend, record);
     }
+    source->record = NULL;
     lock_release(&backend->lock);
-    group_free(backend, empty);
-    return answer;
+    return later ? BACKEND_LATER : BACKEND_DONE;
 }
 
 /* ---- waiting ---- */
@@ -482,41 +429,29 @@ static bool set_timer(struct backend *backend, int64_t deadline_ns)
     return signaled;
 }
 
-static DWORD milliseconds_until(struct backend *backend, int64_t deadline_ns)
-{
-    DWORD milliseconds = deadline_ns <= 0 ? 0 : os_milliseconds(deadline_ns);
-    bool fine = backend->timer && milliseconds > 0 && milliseconds < FINE_WAIT_MS;
-    if (fine && set_timer(backend, deadline_ns))
-        return 0;
-    return milliseconds < WAIT_MAX_MS ? milliseconds : WAIT_MAX_MS;
-}
-
 int backend_wait(struct backend *backend, struct backend_event *events, int limit, int64_t deadline_ns)
 {
-    ULONG count = 0;
-    DWORD milliseconds = milliseconds_until(backend, deadline_ns);
-    if (!GetQueuedCompletionStatusEx(backend->port, backend->entries, (ULONG)(limit < BATCH ? limit : BATCH), &count,
-                                     milliseconds, FALSE)) {
+    ULONG count = 0, most = (ULONG)(limit < BATCH ? limit : BATCH);
+    DWORD milliseconds = deadline_ns <= 0 ? 0 : os_milliseconds(deadline_ns);
+    if (backend->timer && milliseconds > 0 && milliseconds < FINE_WAIT_MS && set_timer(backend, deadline_ns))
+        milliseconds = 0;
+    if (milliseconds > WAIT_MAX_MS)
+        milliseconds = WAIT_MAX_MS;
+    if (!GetQueuedCompletionStatusEx(backend->port, backend->entries, most, &count, milliseconds, FALSE)) {
         DWORD error = GetLastError(); /* the count says nothing now */
         return error == WAIT_TIMEOUT ? 0 : os_status(error);
     }
     int told = 0;
     for (ULONG i = 0; i < count; i++) {
         void *overlapped = backend->entries[i].lpOverlapped;
-        switch (backend->entries[i].lpCompletionKey) {
-        case KEY_POLL:
+        ULONG_PTR key = backend->entries[i].lpCompletionKey;
+        if (key == KEY_POLL)
             told += finish_poll(backend, overlapped, &events[told]);
-            break;
-        case KEY_TIMER:
-            backend->timer_ns = NO_TIMER;
-            break;
-        case KEY_PACKET:
+        else if (key == KEY_PACKET)
             events[told++] = (struct backend_event){.token = (uintptr_t)overlapped, .kind = BACKEND_PACKET};
-            break;
-        default:
-            break; /* a wake has done its work: wait returns */
-        }
-    }
+        else if (key == KEY_TIMER)
+            backend->timer_ns = NO_TIMER;
+    } /* a wake has done its work: wait returns */
     return told;
 }
 
