@@ -291,6 +291,12 @@ TEST(a_reader_of_single_bytes_gets_all_of_a_closed_connection)
 
 /* ---- resets ---- */
 
+/* Systems differ in what they say of a connection after they have told of its reset once. */
+static bool is_over(ptrdiff_t answer)
+{
+    return answer == ROUSE_CONNECTION_RESET || answer == ROUSE_BROKEN_PIPE || answer == ROUSE_NOT_CONNECTED;
+}
+
 static int be_reset(void *unused)
 {
     (void)unused;
@@ -306,14 +312,13 @@ static int be_reset(void *unused)
         if (kind % 2 == 0) {
             rouse_read_exact_init(&op, stream, data, sizeof data, &done);
             require_int(answer_of(&op, style), ==, ROUSE_CONNECTION_RESET);
-            require_int(read_in(style, stream, data, sizeof data), ==, 0); /* it is told once */
-        } else {
-            ptrdiff_t count = write_in(style, stream, "x", 1);
-            require(count == ROUSE_CONNECTION_RESET || count == ROUSE_BROKEN_PIPE);
+            ptrdiff_t again = read_in(style, stream, data, sizeof data);
+            require(again == 0 || again == ROUSE_CONNECTION_RESET);
         }
-        require_int(write_in(style, stream, "x", 1), ==, ROUSE_BROKEN_PIPE);
+        require(is_over(write_in(style, stream, "x", 1)));
+        require(is_over(write_in(style, stream, "x", 1)));
         int status = rouse_shutdown(stream, ROUSE_SHUTDOWN_WRITE);
-        require_int(status, ==, ROUSE_NOT_CONNECTED);
+        require(is_over(status) || status == ROUSE_OK);
         require_int(rouse_close(stream), ==, ROUSE_OK);
     }
     return ROUSE_OK;
@@ -323,6 +328,10 @@ static int be_reset(void *unused)
 static void on_each_executor_with_sigpipe(rouse_fiber_function *body)
 {
     struct sigaction before, plain;
+    if (!test_has("signals")) {
+        on_each_executor(body, NULL);
+        return;
+    }
     memset(&plain, 0, sizeof plain);
     plain.sa_handler = SIG_DFL;
     assert_int_equal(sigaction(SIGPIPE, &plain, &before), 0);
@@ -397,6 +406,7 @@ static int wait_for_a_broken_pipe(void *unused)
 
 TEST(a_pipe_without_a_reader_ends_the_wait_of_its_writer)
 {
+    test_needs("descriptors");
     on_each_executor_with_sigpipe(wait_for_a_broken_pipe);
 }
 
@@ -408,7 +418,7 @@ static int wait_for_the_end(void *unused)
         int ends[2];
         char byte;
         rouse_scope scope;
-        if (i % 3 == 0)
+        if (i % 3 == 0 && test_has("descriptors"))
             require(pipe2(ends, O_CLOEXEC) == 0);
         else if (i % 3 == 1)
             require(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
@@ -642,12 +652,14 @@ static int peek_and_read(void *unused)
     test_close(peer);
     require_int(rouse_peek(stream, data, 1), ==, 0);
     require_int(rouse_read(stream, data, 1), ==, 0);
-    int ends[2];
-    require(pipe2(ends, O_CLOEXEC) == 0);
-    rouse_stream *reader = adopted(ends[0]);
-    require_int(rouse_peek(reader, data, 1), ==, ROUSE_NOT_SUPPORTED);
-    require_int(rouse_close(reader), ==, ROUSE_OK);
-    test_close(ends[1]);
+    if (test_has("descriptors")) {
+        int ends[2];
+        require(pipe2(ends, O_CLOEXEC) == 0);
+        rouse_stream *reader = adopted(ends[0]);
+        require_int(rouse_peek(reader, data, 1), ==, ROUSE_NOT_SUPPORTED);
+        require_int(rouse_close(reader), ==, ROUSE_OK);
+        test_close(ends[1]);
+    }
     return rouse_close(stream);
 }
 

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -215,16 +216,19 @@ static inline rouse_stream *unix_stream(int *peer)
     return adopted(ends[0]);
 }
 
-/* A Unix socket that takes no more, not even one byte. */
+/* The same when it takes no more, not even one byte. */
 static inline rouse_stream *full_stream(int *peer)
 {
-    char zeros[4096] = {0};
+    static const char zeros[4096];
     intptr_t descriptor;
     rouse_stream *stream = unix_stream(peer);
     require_int(rouse_descriptor(stream, &descriptor), ==, ROUSE_OK);
-    for (size_t chunk = sizeof zeros; chunk > 0; chunk /= 64)
-        while (send((int)descriptor, zeros, chunk, MSG_NOSIGNAL) > 0) {}
-    require(errno == EAGAIN);
+    struct pollfd file = {.fd = (int)descriptor, .events = POLLOUT};
+    do {
+        for (size_t chunk = sizeof zeros; chunk > 0; chunk /= 64)
+            while (send((int)descriptor, zeros, chunk, MSG_NOSIGNAL) > 0) {}
+        require(errno == EAGAIN);
+    } while (!test_has("unix_sockets") && poll(&file, 1, 20) > 0); /* bytes of TCP move on for a while */
     return stream;
 }
 
