@@ -450,6 +450,77 @@ TEST(one_socket_is_polled_once_at_a_time_however_it_is_armed_and_attached)
     close_backend(backend);
 }
 
+static struct {
+    struct backend *backend;
+    atomic_u32 stop;
+    atomic_u32 retired;     /* events so far */
+    atomic_u32 later;       /* detachings that promised one */
+    atomic_u32 channels[2]; /* that each of those who attach was told of, about its source of this round */
+    atomic_u32 round[2];    /* the lower half of the token of that */
+    uint32_t rounds;
+} crowd;
+
+static void tell_crowd(void *unused)
+{
+    struct backend_event events[4];
+    (void)unused;
+    while (!atomic_u32_load(&crowd.stop, ACQUIRE)) {
+        int count = backend_wait(crowd.backend, events, 4, ROUSE_NEVER);
+        require(count >= 0);
+        for (int i = 0; i < count; i++) {
+            size_t who = (size_t)(events[i].token >> 32);
+            if (events[i].kind == BACKEND_RETIRED)
+                atomic_u32_add(&crowd.retired, 1, RELEASE);
+            else if ((uint32_t)events[i].token == atomic_u32_load(&crowd.round[who], ACQUIRE))
+                atomic_u32_or(&crowd.channels[who], events[i].channels, RELEASE);
+        }
+    }
+}
+
+static void attach_and_detach(void *argument)
+{
+    size_t who = *(size_t *)argument;
+    char byte;
+    int ends[2];
+    test_tcp_pair(ends);
+    for (uint32_t round = 1; round <= crowd.rounds; round++) {
+        atomic_u32_store(&crowd.channels[who], 0, RELAXED);
+        atomic_u32_store(&crowd.round[who], round, RELEASE);
+        struct backend_source source = attach(crowd.backend, ends[0], (uint64_t)who << 32 | round);
+        require_int(backend_arm(crowd.backend, &source, round % 2 ? BACKEND_READ : BACKEND_WRITE), ==, ROUSE_OK);
+        test_send_all(ends[1], "x", 1);
+        require_int(backend_arm(crowd.backend, &source, BOTH), ==, ROUSE_OK);
+        eventually(atomic_u32_load(&crowd.channels[who], ACQUIRE) != 0, TEST_SOON);
+        require_int(backend_arm(crowd.backend, &source, BACKEND_READ), ==, ROUSE_OK);
+        eventually(atomic_u32_load(&crowd.channels[who], ACQUIRE) & BACKEND_READ, TEST_SOON);
+        require_int(recv(ends[0], &byte, 1, 0), ==, 1);
+        if (round % 3 == 0)
+            require_int(backend_arm(crowd.backend, &source, BOTH), ==, ROUSE_OK);
+        if (backend_detach(crowd.backend, &source, false) == BACKEND_LATER)
+            atomic_u32_add(&crowd.later, 1, RELAXED);
+    }
+    test_close(ends[0]);
+    test_close(ends[1]);
+}
+
+TEST(threads_that_attach_arm_and_detach_beside_a_wait_lose_nothing)
+{
+    static size_t numbers[2] = {0, 1};
+    test_thread teller, threads[2];
+    crowd.backend = open_backend();
+    crowd.rounds = (uint32_t)test_scale(100, 10000);
+    test_thread_start(&teller, tell_crowd, NULL);
+    for (size_t i = 0; i < 2; i++)
+        test_thread_start(&threads[i], attach_and_detach, &numbers[i]);
+    for (size_t i = 0; i < 2; i++)
+        test_thread_join(&threads[i], ROUSE_S(500));
+    eventually(atomic_u32_load(&crowd.retired, ACQUIRE) == atomic_u32_load(&crowd.later, RELAXED), TEST_SOON);
+    atomic_u32_store(&crowd.stop, 1, RELEASE);
+    backend_wake(crowd.backend);
+    test_thread_join(&teller, TEST_SOON);
+    close_backend(crowd.backend);
+}
+
 /* piscisaureus/wepoll#34: the late end of a socket was taken for that of the next one with its number. */
 TEST(a_number_is_attached_again_while_the_last_poll_of_its_predecessor_is_on_its_way)
 {
