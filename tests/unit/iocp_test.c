@@ -23,8 +23,6 @@ static void *replaced_function(atomic_ptr *known, const wchar_t *library, const 
 
 #include <unistd.h>
 
-TEST_FILE_NEEDS(completion_port)
-
 enum { BOTH = BACKEND_READ | BACKEND_WRITE };
 
 /* ---- memory that is counted, and may be missing ---- */
