@@ -80,11 +80,16 @@ int64_t sim_now(void)
     return world.now_ns;
 }
 
+void sim_spend(int64_t most_ns)
+{
+    world.now_ns += 1 + (int64_t)sim_below((uint64_t)most_ns);
+}
+
 /* Each look takes a little: a loop that waits for a moment must come to it. */
 int64_t os_now(void)
 {
     if (world.active)
-        world.now_ns += 1 + (int64_t)sim_below(64);
+        sim_spend(64);
     return world.now_ns;
 }
 

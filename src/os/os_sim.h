@@ -37,6 +37,7 @@ bool sim_memory_fails(void);      /* this allocation of the library's */
 int64_t sim_delay(void);          /* of something that travels */
 int64_t sim_now(void);            /* without the little that each look at the clock takes */
 void sim_advance(int64_t now_ns); /* to a later moment */
+void sim_spend(int64_t most_ns);  /* the time that something takes; at least 1 ns */
 void sim_trace(enum sim_entry entry, uint64_t first, uint64_t second);
 
 /* ---- strands: os_sim_thread.c ---- */
@@ -46,8 +47,12 @@ void sim_trace(enum sim_entry entry, uint64_t first, uint64_t second);
 void sim_sleep_at(const void *place, int64_t deadline_ns);
 void sim_wake_place(const void *place, bool all);
 void sim_rouse_at(const void *place, int64_t deadline_ns);
-/* Perhaps another strand goes on first. */
+/* What every call of the system does: it takes a little time, and perhaps another strand goes on first. */
 void sim_pause(void);
+/* The strand that runs, as in os_thread.id; 0: none. */
+uintptr_t sim_self(void);
+/* Strands that have not ended. */
+unsigned sim_threads(void);
 /* Runs `body` as the first strand until it returns, or nothing can happen any more: false. */
 bool sim_run_strands(void (*body)(void *argument), void *argument, unsigned *left);
 
@@ -58,6 +63,8 @@ int64_t sim_net_next(void);
 /* Lets arrive what is due. */
 void sim_net_deliver(void);
 void sim_net_fini(void);
+/* Open descriptors. */
+unsigned sim_descriptors(void);
 
 /* Which channels of a handle are ready, with BACKEND_HANGUP and BACKEND_URGENT; negative: no such handle. */
 int sim_readiness(os_handle handle);

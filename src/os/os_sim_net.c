@@ -2,7 +2,7 @@
  *
  * Everything that one end does to another travels: it is put on the list of arrivals with a moment, and happens then. What
  * is on its way to one socket arrives in order. Every address belongs to this world, so that a scenario may have as many
- * machines as it likes. As TCP does: a close with unread bytes resets; bytes sent to an end that is gone bring a reset
+ * machines as it likes, but for 192.0.2.0/24, which documents may name and nobody has. As TCP does: a close with unread bytes resets; bytes sent to an end that is gone bring a reset
  * back; the window is as large as the receiver's buffer; connections wait in the listener's queue, and those for which it
  * has no room knock again a second later. */
 #include "backend/backend.h"
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_NUMBER   3 /* as where 0, 1 and 2 are open already */
+#define FIRST_NUMBER   1000 /* so that a descriptor of the world is none of the process: a mistake between them is seen */
 #define BUFFER_BYTES   65536
 #define FIRST_PORT     32768 /* of those that the system picks */
 #define KNOCK_AGAIN_NS ROUSE_S(1)
@@ -24,6 +24,7 @@ struct socket {
     os_handle number; /* its descriptor; OS_NO_HANDLE: none (any more) */
     enum socket_state state;
     rouse_address local, peer;
+    bool blocking; /* as os_set_nonblocking said */
     bool bound, reuse_port, v6_only, reuse_address;
     int no_delay, keep_alive, linger, send_buffer, receive_buffer; /* as set */
     void *watcher;                                                 /* the backend's record */
@@ -409,6 +410,11 @@ void sim_net_deliver(void)
     }
 }
 
+unsigned sim_descriptors(void)
+{
+    return net.open;
+}
+
 /* What a program has left open goes with the world. */
 void sim_net_fini(void)
 {
@@ -435,14 +441,15 @@ int os_handle_kind(os_handle handle, enum os_kind *kind)
     return ROUSE_OK;
 }
 
-/* All are, always. */
+/* It is kept and told; the calls below never block. */
 int os_set_nonblocking(os_handle handle, bool on, bool *before)
 {
-    (void)on;
-    if (!find(handle))
+    struct socket *socket = find(handle);
+    if (!socket)
         return ROUSE_BAD_DESCRIPTOR;
     if (before)
-        *before = true;
+        *before = !socket->blocking;
+    socket->blocking = !on;
     return ROUSE_OK;
 }
 
@@ -494,12 +501,12 @@ static size_t shorten(struct socket *socket, size_t most, unsigned channel)
 }
 
 /* What stands in the way of every call on a connection: 1 nothing, else its answer. */
-static ptrdiff_t obstacle(struct socket *socket, ptrdiff_t when_broken)
+static ptrdiff_t obstacle(struct socket *socket, ptrdiff_t when_broken, ptrdiff_t when_unconnected)
 {
     if (socket->state == CONNECTING)
         return ROUSE_PENDING;
     if (socket->state != OPEN)
-        return ROUSE_NOT_CONNECTED;
+        return when_unconnected;
     if (socket->other && sim_chance(sim_options()->resets)) {
         send_to(socket->other, RESET);
         be_reset(socket, ROUSE_CONNECTION_RESET);
@@ -515,7 +522,7 @@ static ptrdiff_t obstacle(struct socket *socket, ptrdiff_t when_broken)
 
 static ptrdiff_t read_some(struct socket *socket, void *data, size_t length, bool peek)
 {
-    ptrdiff_t answer = obstacle(socket, 0);
+    ptrdiff_t answer = obstacle(socket, 0, ROUSE_NOT_CONNECTED);
     if (answer != 1)
         return answer;
     if (socket->read_shut || length == 0)
@@ -537,7 +544,7 @@ static ptrdiff_t read_some(struct socket *socket, void *data, size_t length, boo
 
 static ptrdiff_t write_some(struct socket *socket, const void *data, size_t length)
 {
-    ptrdiff_t answer = obstacle(socket, ROUSE_BROKEN_PIPE);
+    ptrdiff_t answer = obstacle(socket, ROUSE_BROKEN_PIPE, ROUSE_BROKEN_PIPE);
     if (answer != 1)
         return answer;
     if (socket->end_sent)
@@ -572,7 +579,9 @@ ptrdiff_t os_peek(os_handle handle, enum os_kind kind, void *data, size_t length
 {
     struct socket *socket = find(handle);
     (void)kind;
-    return socket ? told(socket, SIM_MOVED, read_some(socket, data, length, true)) : ROUSE_BAD_DESCRIPTOR;
+    sim_pause();
+    return socket == find(handle) && socket ? told(socket, SIM_MOVED, read_some(socket, data, length, true))
+                                            : ROUSE_BAD_DESCRIPTOR;
 }
 
 ptrdiff_t os_write(os_handle handle, enum os_kind kind, const void *data, size_t length)
@@ -619,6 +628,7 @@ ptrdiff_t os_writev(os_handle handle, enum os_kind kind, const rouse_buffer *pie
 
 int os_is_ready(os_handle handle, int direction)
 {
+    sim_pause();
     int ready = sim_readiness(handle);
     if (ready < 0)
         return ready;
@@ -654,6 +664,12 @@ static bool port_is_taken(const struct socket *by, const rouse_address *address)
     return false;
 }
 
+static bool is_nobodys(const rouse_address *address)
+{
+    static const uint8_t documentation[] = {192, 0, 2};
+    return address->family == ROUSE_IPV4 && memcmp(address->bytes, documentation, sizeof documentation) == 0;
+}
+
 static void pick_port(struct socket *socket, rouse_address *address)
 {
     do
@@ -669,6 +685,8 @@ int os_tcp_bind(os_handle handle, const rouse_address *address, bool reuse_addre
         return ROUSE_BAD_DESCRIPTOR;
     if (socket->bound || socket->state != FRESH || to.family != socket->local.family)
         return ROUSE_INVALID;
+    if (is_nobodys(&to))
+        return ROUSE_ADDRESS_NOT_AVAILABLE;
     socket->reuse_address = reuse_address;
     socket->reuse_port = reuse_port;
     socket->v6_only = v6_only;

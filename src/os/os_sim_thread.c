@@ -11,6 +11,7 @@
 
 #define STACK_BYTES ((size_t)512 * 1024)
 #define GUARD_BYTES ((size_t)64 * 1024)
+#define CALL_MAX_NS ROUSE_US(1) /* what a call of the system takes: time passes for who is always busy, too */
 
 struct strand {
     struct list_node link;         /* on the list of all, in the order of their making */
@@ -166,7 +167,10 @@ void sim_wake_place(const void *place, bool all)
 
 void sim_pause(void)
 {
-    if (sim_is_active() && strands.running != &strands.host && sim_chance(sim_options()->preempt))
+    if (!sim_is_active() || strands.running == &strands.host)
+        return;
+    sim_spend(CALL_MAX_NS);
+    if (sim_chance(sim_options()->preempt))
         switch_to_next();
 }
 
@@ -271,6 +275,20 @@ bool sim_run_strands(void (*body)(void *argument), void *argument, unsigned *lef
 
 /* ---- threads ---- */
 
+uintptr_t sim_self(void)
+{
+    return sim_is_active() && strands.running != &strands.host ? (uintptr_t)strands.running : 0;
+}
+
+unsigned sim_threads(void)
+{
+    unsigned count = 0;
+    if (sim_is_active())
+        for (struct list_node *link = strands.all.next; link != &strands.all; link = link->next)
+            count += !strand_of(link)->ended;
+    return count;
+}
+
 void *os_current(void)
 {
     return sim_is_active() ? strands.running->current : strands.host_current;
@@ -305,11 +323,13 @@ void os_thread_join(os_thread *thread)
     unmake(strand);
 }
 
-/* Whoever spins for another one must come to let it go on. */
+/* Whoever spins for another one must come to let it go on, and one that sleeps until a moment must come to it. */
 void os_thread_yield(void)
 {
-    if (sim_is_active())
-        switch_to_next();
+    if (!sim_is_active())
+        return;
+    sim_spend(CALL_MAX_NS);
+    switch_to_next();
 }
 
 /* ---- for scenarios ---- */

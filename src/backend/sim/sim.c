@@ -33,6 +33,8 @@ struct backend {
     struct list_node pending;
     bool edges; /* reports edges; else once, and what was armed */
     bool woken; /* backend_wake was called since the last wait */
+    bool has_handle;
+    os_event handle; /* what foreign loops wait for: readable while something is pending, due or not */
     rouse_allocator allocator;
 };
 
@@ -79,10 +81,18 @@ void backend_close(struct backend *backend)
     }
     while (!list_is_empty(&backend->pending))
         forget_pending(CONTAINER_OF(backend->pending.next, struct pending, link));
+    if (backend->has_handle)
+        os_event_close(&backend->handle);
     allocator.free(allocator.context, backend, sizeof *backend, _Alignof(struct backend));
 }
 
 /* ---- events on their way ---- */
+
+static void tell_foreign_loop(const struct backend *backend)
+{
+    if (backend->has_handle)
+        os_event_notify(&backend->handle);
+}
 
 static void announce(struct backend *backend, const struct watch *watch, unsigned channels,
                      enum backend_event_kind kind)
@@ -95,6 +105,7 @@ static void announce(struct backend *backend, const struct watch *watch, unsigne
                                 .number = (unsigned)watch->handle};
     list_push_back(&backend->pending, &pending->link);
     sim_rouse_at(backend, pending->at_ns);
+    tell_foreign_loop(backend);
 }
 
 static void tell(struct watch *watch, unsigned channels)
@@ -219,20 +230,32 @@ int backend_wait(struct backend *backend, struct backend_event *events, int limi
     else
         sim_pause();
     backend->woken = false;
-    return take_due(backend, events, limit);
+    int count = take_due(backend, events, limit);
+    if (backend->has_handle && list_is_empty(&backend->pending))
+        (void)os_event_clear(&backend->handle);
+    return count;
 }
 
 void backend_wake(struct backend *backend)
 {
     backend->woken = true;
+    tell_foreign_loop(backend);
     sim_wake_place(backend, true);
     sim_pause();
 }
 
 int backend_handle(struct backend *backend, os_handle *handle)
 {
-    (void)backend, (void)handle;
-    return ROUSE_NOT_SUPPORTED;
+    if (!backend->has_handle) {
+        int status = os_event_open(&backend->handle);
+        if (status != ROUSE_OK)
+            return status;
+        backend->has_handle = true;
+        if (backend->woken || !list_is_empty(&backend->pending))
+            tell_foreign_loop(backend);
+    }
+    *handle = backend->handle.readable;
+    return ROUSE_OK;
 }
 
 int backend_renew(struct backend *backend)
