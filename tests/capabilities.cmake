@@ -56,6 +56,10 @@ endif()
 if(ROUSE_BACKEND STREQUAL "iocp")
     list(APPEND rouse_test_available completion_port)
 endif()
+# A simulated world has threads that take turns, TCP and time; its signals run no handler on a stack of somebody else.
+if(ROUSE_BACKEND STREQUAL "sim")
+    set(rouse_test_available handlers watchable)
+endif()
 
 # What runs the tests may have less than the target.
 set(ROUSE_TEST_LACKS "" CACHE STRING "Capabilities of the target that an emulator, or this machine, does not have")

@@ -88,6 +88,7 @@ static int wait_on_each_medium(void *unused)
 
 TEST(pipes_sockets_and_terminals_are_read_in_the_same_way)
 {
+    test_needs("descriptors");
     on_each_executor(wait_on_each_medium, NULL);
 }
 
@@ -129,6 +130,7 @@ static int wait_until_ready(void *unused)
 
 TEST(readiness_is_told_as_long_as_it_lasts_for_those_who_read_themselves)
 {
+    test_needs("descriptors");
     on_each_executor(wait_until_ready, NULL);
 }
 
@@ -155,6 +157,7 @@ TEST(a_full_descriptor_is_not_writable_and_a_broken_one_is)
 
 TEST(an_eventfd_is_waited_for)
 {
+    test_needs("descriptors");
     uint64_t value = 0, one = 1;
     int descriptor = eventfd(0, EFD_CLOEXEC);
     struct hand waiting;
@@ -172,6 +175,7 @@ TEST(an_eventfd_is_waited_for)
 
 TEST(what_cannot_be_waited_for_is_refused_and_left_as_it_was)
 {
+    test_needs("descriptors");
     char path[] = "/tmp/rouse-adopt-XXXXXX";
     int file = mkstemp(path), folder = open("/", O_RDONLY | O_DIRECTORY);
     rouse_stream *stream = (rouse_stream *)1;
@@ -209,6 +213,7 @@ TEST(an_adoption_without_memory_leaves_the_descriptor_as_it_was)
 
 TEST(a_released_descriptor_is_the_callers_again)
 {
+    test_needs("descriptors");
     int ends[2];
     intptr_t descriptor = -1;
     struct hand waiting;
@@ -295,6 +300,7 @@ static int read_a_terminal(void *ends)
 
 TEST(all_that_a_child_wrote_to_its_terminal_is_read)
 {
+    test_needs("descriptors");
     if (!has_terminals())
         test_skip("there are no terminals");
     for (int i = 0; i < FLAVOURS; i++) {

@@ -117,6 +117,7 @@ static void leave_with_default(void *argument)
 
 TEST(the_default_runtime_ends_with_the_process)
 {
+    test_needs("fork");
     assert_int_equal(test_in_child(leave_with_default, NULL, TEST_SOON), 0);
     assert_int_equal(test_in_child(leave_with_default, &descriptors_before, TEST_SOON), 0);
 }

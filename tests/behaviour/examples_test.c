@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <signal.h>
 
+TEST_FILE_NEEDS(processes)
+
 #if !defined(EXAMPLES_PATH)
 #define EXAMPLES_PATH ""
 #endif

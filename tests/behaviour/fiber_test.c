@@ -418,6 +418,7 @@ static int overflow_in_child(bool report)
 
 TEST(an_overflow_ends_the_process_with_and_without_a_report)
 {
+    test_needs("fork");
     for (int report = 0; report < 2; report++) {
         int status = overflow_in_child(report);
         assert_true(WIFSIGNALED(status) || (test_is_sanitized() && WEXITSTATUS(status) != 0));
@@ -544,6 +545,7 @@ static void run_in_little_space(void *argument)
 
 TEST(when_the_address_space_is_used_up_fibers_are_refused_and_the_others_go_on)
 {
+    test_needs("fork");
     if (test_is_slow()) {
         return; /* tools need more than there is */
     }

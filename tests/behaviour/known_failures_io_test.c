@@ -500,6 +500,7 @@ static int read_exactly_what_is_there(void *unused)
 /* joyent/libuv#941: after exactly 64 KiB the next read of an adopted pipe held up the loop. */
 TEST(an_adopted_pipe_never_blocks_the_thread)
 {
+    test_needs("descriptors");
     on_each_executor(read_exactly_what_is_there, NULL);
 }
 
@@ -544,6 +545,7 @@ TEST(an_accept_that_is_cancelled_while_a_client_connects_leaks_nothing)
             assert_int_equal(status, ROUSE_OK);
             assert_int_equal(rouse_close(stream), ROUSE_OK);
         }
+        test_take_turns();
         taken++;
     }
     test_thread_join(&thread, TEST_SOON);
@@ -665,15 +667,19 @@ static atomic_bool enough;
 static void flood(void *socket)
 {
     static char data[65536];
-    while (!atomic_load(&enough))
+    while (!atomic_load(&enough)) {
         (void)send(*(int *)socket, data, sizeof data, MSG_NOSIGNAL | MSG_DONTWAIT);
+        test_take_turns();
+    }
 }
 
 static void drain(void *socket)
 {
     static char data[65536];
-    while (!atomic_load(&enough))
+    while (!atomic_load(&enough)) {
         (void)recv(*(int *)socket, data, sizeof data, MSG_DONTWAIT);
+        test_take_turns();
+    }
 }
 
 static int read_for_ever(void *stream)

@@ -320,6 +320,7 @@ TEST(a_task_may_wake_more_than_a_queue_holds)
 /* The design that this one descends from subtracted one from the number of processors. */
 TEST(with_one_processor_there_is_one_worker)
 {
+    test_needs("real_threads");
     cpu_set_t before, one;
     assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
     size_t first = 0;
@@ -469,6 +470,7 @@ static void wake_under_the_lock(void *waker)
         pthread_mutex_lock(&guard);
         rouse_waker_wake_by_ref(&mine);
         pthread_mutex_unlock(&guard);
+        test_take_turns();
     }
     rouse_waker_drop(&mine);
 }
@@ -657,6 +659,7 @@ static void disturb(void *unused)
             (void)send(load.peers[i % 4], "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
             (void)recv(load.peers[i % 4], data, sizeof data, MSG_DONTWAIT);
         }
+        test_take_turns();
     }
 }
 
@@ -809,8 +812,10 @@ TEST(a_forked_child_is_idle_and_hears_its_own_signals_only)
 static void send_signals(void *unused)
 {
     (void)unused;
-    while (!atomic_load(&enough))
+    while (!atomic_load(&enough)) {
         require(kill(getpid(), SIGHUP) == 0);
+        test_take_turns();
+    }
 }
 
 /* libuv#2398, libuv#2415: a handle was closed with signals on their way to it. */

@@ -1,4 +1,5 @@
 /* NULL where a pointer is expected: a status where one can be answered, else nothing happens. */
+#include "support/net.h"
 #include "support/runtimes.h"
 
 #include <unistd.h>
@@ -214,11 +215,11 @@ TEST(streams_and_buffers_may_be_null)
     rouse_options options = test_options(TEST_SINGLE, 1);
     rouse_stream *end;
     int ends[2];
-    assert_int_equal(pipe(ends), 0);
+    test_tcp_pair(ends);
     assert_int_equal(rouse_adopt(&end, ends[0]), ROUSE_OK);
     assert_int_equal(rouse_run(use_nothing, &end, &options), 0);
     assert_int_equal(rouse_close(end), ROUSE_OK);
-    close(ends[1]);
+    test_close(ends[1]);
 }
 
 static int listen_to_nothing(void *argument)

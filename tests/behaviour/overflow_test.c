@@ -98,6 +98,7 @@ static int nothing(void *argument)
 TEST(a_thread_that_has_driven_a_runtime_with_reports_keeps_no_signal_stack)
 {
     test_needs("fork");
+    test_needs("signals");
     rouse_options options = test_options(TEST_SINGLE, 1);
     stack_t before, after;
     options.report_overflow = 1;

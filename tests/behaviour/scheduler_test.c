@@ -19,24 +19,35 @@ static rouse_runtime *runtime_with(enum test_executor kind, unsigned workers, un
 #define BURST 1000
 
 struct burst {
-    atomic_int threads, left;
+    atomic_int left;
     atomic_int jobs[2];
+    atomic_uintptr_t workers[2]; /* the threads that run jobs; 0: none yet */
     int64_t job_ns;
     sem_t done;
 };
 
+/* Which of the two the calling thread is. */
+static int worker_of(struct burst *burst)
+{
+    uintptr_t me = (uintptr_t)pthread_self();
+    int i = 0;
+    for (; i < 2 && atomic_load(&burst->workers[i]) != me; i++) {
+        uintptr_t none = 0;
+        if (atomic_compare_exchange_strong(&burst->workers[i], &none, me)) {
+            break;
+        }
+    }
+    require_int(i, <, 2);
+    return i;
+}
+
 static int run_job(void *state, void *result, rouse_context *context)
 {
-    static _Thread_local int me; /* threads are new with each runtime */
     struct burst *burst = *(struct burst **)state;
     (void)result;
     (void)context;
-    if (me == 0) {
-        me = atomic_fetch_add(&burst->threads, 1) + 1;
-        require_int(me, <=, 2);
-    }
     test_burn(burst->job_ns);
-    atomic_fetch_add(&burst->jobs[me - 1], 1);
+    atomic_fetch_add(&burst->jobs[worker_of(burst)], 1);
     if (atomic_fetch_sub(&burst->left, 1) == 1) {
         test_post(&burst->done);
     }
@@ -802,7 +813,9 @@ static int spawn_and_spin(void *state, void *result, rouse_context *context)
     (void)result;
     (void)context;
     require_int(rouse_spawn(NULL, &child_type, state), ==, ROUSE_OK);
-    while (!atomic_load(&wait->begun)) {}
+    while (!atomic_load(&wait->begun)) {
+        test_take_turns();
+    }
     wait->waited_ns = used_by_this_thread_ns() - start_ns;
     return ROUSE_OK;
 }
@@ -871,7 +884,9 @@ static int compute_until_the_task_runs(void *argument)
     atomic_store(&companion->waiting, true);
     require_int(test_bell_wait(&companion->bell), ==, ROUSE_OK);
     long polls = atomic_load(&companion->polls);
-    while (atomic_load(&companion->polls) < polls + 100) {}
+    while (atomic_load(&companion->polls) < polls + 100) {
+        test_take_turns();
+    }
     atomic_store(&companion->over, true);
     return rouse_join(&task, NULL);
 }
@@ -971,6 +986,7 @@ static int count_rounds(void *argument)
 /* Fibers are pinned, and lie in another queue than the task: both queues get turns in proportion to what lies in them. */
 TEST(a_task_that_is_always_ready_gets_about_as_many_turns_as_each_of_many_fibers)
 {
+    test_needs("real_threads");
     enum { FIBERS = 200 };
     static const rouse_task_type type = {.name = "counter", .poll = count_polls, .state_size = sizeof(struct turns *)};
     static rouse_task fibers[FIBERS];

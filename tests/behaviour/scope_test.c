@@ -960,6 +960,7 @@ static void *cancel_as_a_stranger(void *over)
         pthread_mutex_unlock(&stranger.lock);
         if (scope)
             require_int(rouse_scope_cancel(scope, 0), ==, ROUSE_OK);
+        test_take_turns();
     }
     return NULL;
 }

@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-TEST_FILE_NEEDS(handlers)
+TEST_FILE_NEEDS(processes, handlers)
 
 #if !defined(POLL_SERVER_PATH)
 #define POLL_SERVER_PATH ""

@@ -145,6 +145,7 @@ TEST(shields_hold_a_shutdown_off_until_its_time_limit)
             rouse_runtime_info info = {.size = sizeof info};
             while (stats[0].polls + stats[1].polls == 0) {
                 require_int(rouse_runtime_stats(runtime, &info, stats, 2), ==, ROUSE_OK);
+                test_take_turns();
             }
         }
         int64_t before = rouse_now();
@@ -649,6 +650,7 @@ static void wake_till_told(void *unused)
     (void)unused;
     while (!atomic_load(&woken.over)) {
         rouse_waker_wake_by_ref(&woken.waker);
+        test_take_turns();
     }
 }
 

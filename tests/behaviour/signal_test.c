@@ -136,6 +136,7 @@ TEST(of_forty_who_wait_one_gets_each_signal_and_those_who_leave_take_none_along)
 TEST(restoring_ends_the_waits_and_puts_back_what_was)
 {
     struct sigaction before, during, after;
+    test_needs("signals");
     assert_int_equal(sigaction(SIGTERM, NULL, &before), 0);
     start_waiting(0, ALL);
     assert_int_equal(sigaction(SIGTERM, NULL, &during), 0);
@@ -237,6 +238,7 @@ static void restore_often(void *unused)
     while (!atomic_load(&enough)) {
         require_int(rouse_signal_catch(ROUSE_SIGNAL_HANG_UP), ==, ROUSE_OK);
         rouse_signal_restore();
+        test_take_turns();
     }
 }
 

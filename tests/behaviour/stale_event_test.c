@@ -51,6 +51,7 @@ static int reuse_a_number(void *unused)
 
 TEST(a_number_that_comes_back_belongs_to_its_new_stream_only)
 {
+    test_needs("descriptors");
     on_each_executor(reuse_a_number, NULL);
 }
 
@@ -107,6 +108,7 @@ static int swap_in_one_batch(void *unused)
 
 TEST(a_stream_that_takes_a_number_within_a_batch_gets_no_event_of_it)
 {
+    test_needs("descriptors");
     /* On one thread only: elsewhere the other may be inside a call, and its number is not free yet. */
     rouse_options options = flavour(0);
     assert_int_equal(rouse_run(swap_in_one_batch, NULL, &options), ROUSE_OK);
@@ -164,6 +166,7 @@ static int close_with_a_copy(void *unused)
 
 TEST(a_copy_of_a_closed_descriptor_costs_nothing)
 {
+    test_needs("descriptors");
     on_each_executor(close_with_a_copy, NULL);
 }
 
@@ -301,6 +304,7 @@ static int close_behind_its_back(void *unused)
 
 TEST(a_descriptor_that_was_closed_behind_its_back_does_not_stop_the_next)
 {
+    test_needs("descriptors");
     rouse_options options = flavour(0); /* elsewhere a call may be inside */
     assert_int_equal(rouse_run(close_behind_its_back, NULL, &options), ROUSE_OK);
 }
@@ -393,6 +397,7 @@ static int read_in_the_storm(void *unused)
 
 TEST(errors_of_sockets_that_come_and_go_reach_nobody_else)
 {
+    test_needs("descriptors");
     for (int i = 0; i < FLAVOURS; i++) {
         test_thread thread;
         rouse_options options = flavour(i);
@@ -430,6 +435,7 @@ static int come_back_with_a_copy(void *unused)
 
 TEST(an_entry_that_a_dead_stream_has_left_behind_does_not_stop_its_successor)
 {
+    test_needs("descriptors");
     rouse_options options = flavour(0); /* elsewhere a call may be inside */
     assert_int_equal(rouse_run(come_back_with_a_copy, NULL, &options), ROUSE_OK);
 }

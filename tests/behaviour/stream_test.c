@@ -720,6 +720,7 @@ static int read_around_urgent_data(void *unused)
 
 TEST(bytes_behind_urgent_data_are_read)
 {
+    test_needs("urgent_data");
     on_each_executor(read_around_urgent_data, NULL);
 }
 

@@ -230,6 +230,7 @@ static void wake_until_told(void *argument)
         rouse_waker other = rouse_waker_clone(&waker);
         rouse_waker_wake_by_ref(&waker);
         rouse_waker_wake(&other);
+        test_take_turns();
     }
     rouse_waker_wake(&waker);
 }

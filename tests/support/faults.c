@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#if FAULTS_AVAILABLE
+#if FAULTS_BLOCKS_COUNTED
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -87,7 +87,11 @@ static atomic_long blocks_alive;
 static unsigned epoch; /* changes while one thread runs */
 static int trace = -1;
 
+#if !FAULTS_AVAILABLE
+#define __real_mmap mmap
+#else
 void *__real_mmap(void *address, size_t length, int protection, int flags, int file, off_t offset);
+#endif
 
 static struct shard *lock_shard(size_t index)
 {
@@ -295,7 +299,7 @@ static bool sweep_hits(void)
 
 static bool allocation_fails(void)
 {
-    if (exempt) {
+    if (!FAULTS_AVAILABLE || exempt) {
         return false;
     }
     if (alloc_forbidden) {
@@ -370,6 +374,10 @@ void *__wrap_reallocarray(void *memory, size_t count, size_t size)
     }
     return __wrap_realloc(memory, count * size);
 }
+
+#endif
+
+#if FAULTS_AVAILABLE
 
 /* ---- system calls ----------------------------------------------------------------------------------------------------
  *
@@ -864,31 +872,6 @@ unsigned long test_each_failing_call(const char *name, int error, void (*scenari
 
 void faults_reset(void) {}
 
-bool faults_exempt(bool on)
-{
-    return on;
-}
-
-void faults_fail_alloc(unsigned long n, bool sticky)
-{
-    (void)n, (void)sticky;
-}
-
-unsigned long faults_alloc_count(void)
-{
-    return 0;
-}
-
-unsigned long faults_alloc_hit(void)
-{
-    return 0;
-}
-
-void faults_forbid_alloc(bool forbid)
-{
-    (void)forbid;
-}
-
 unsigned long test_each_failing_allocation(void (*scenario)(void *argument), void *argument)
 {
     (void)scenario, (void)argument;
@@ -924,6 +907,35 @@ void faults_clamp(const char *name, size_t most)
 void faults_clock_step(int64_t span_ns)
 {
     (void)span_ns;
+}
+
+#endif
+
+#if !FAULTS_BLOCKS_COUNTED
+
+bool faults_exempt(bool on)
+{
+    return on;
+}
+
+void faults_fail_alloc(unsigned long n, bool sticky)
+{
+    (void)n, (void)sticky;
+}
+
+unsigned long faults_alloc_count(void)
+{
+    return 0;
+}
+
+unsigned long faults_alloc_hit(void)
+{
+    return 0;
+}
+
+void faults_forbid_alloc(bool forbid)
+{
+    (void)forbid;
 }
 
 void faults_blocks_begin(void) {}

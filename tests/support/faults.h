@@ -3,7 +3,7 @@
  * Works on calls from all files that are linked into the test program, the library's and the test's own alike: the
  * linker sends them through wrappers; wrapped_symbols.txt names them. The helpers of support/ and the threads that
  * test_thread_start (net.h) starts are exempt. Everything may be called from any thread. Where the linker cannot wrap
- * (macOS), FAULTS_AVAILABLE is 0 and nothing here has an effect. */
+ * (macOS), or the library is the simulated one, FAULTS_AVAILABLE is 0 and nothing here has an effect. */
 #ifndef TEST_SUPPORT_FAULTS_H
 #define TEST_SUPPORT_FAULTS_H
 
@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "support/world.h"
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -39,11 +41,13 @@
 #define FAULTS_KQUEUE 0
 #endif
 
+/* The calls of a simulated world do not reach the system; blocks are counted there too. */
 #if defined(__linux__)
-#define FAULTS_AVAILABLE 1
+#define FAULTS_BLOCKS_COUNTED 1
 #else
-#define FAULTS_AVAILABLE 0
+#define FAULTS_BLOCKS_COUNTED 0
 #endif
+#define FAULTS_AVAILABLE (FAULTS_BLOCKS_COUNTED && !ROUSE_TEST_SIM)
 
 /* Undoes everything that the calls below have set up, and sets their counters to 0. */
 void faults_reset(void);

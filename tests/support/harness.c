@@ -2,11 +2,13 @@
 
 #include "support/failing.h"
 #include "support/faults.h"
+#include "support/world.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -173,6 +175,18 @@ size_t test_rss_bytes(void)
 #endif
 }
 
+void test_relax(void)
+{
+    sched_yield();
+}
+
+void test_take_turns(void)
+{
+    if (world_is_on()) {
+        sched_yield();
+    }
+}
+
 #if defined(_WIN32)
 int test_descriptor_count(void)
 {
@@ -200,12 +214,18 @@ static int count_entries(const char *folder)
 
 int test_descriptor_count(void)
 {
+    if (world_is_on()) {
+        return world_descriptors();
+    }
     int count = count_entries("/proc/self/fd");
     return count < 0 ? -1 : count - 1; /* less the one that reads the folder */
 }
 
 int test_thread_count(void)
 {
+    if (world_is_on()) {
+        return world_threads();
+    }
     return count_entries("/proc/self/task");
 }
 #endif
@@ -219,6 +239,7 @@ struct descriptor {
 
 struct state {
     int handles; /* how many descriptors there are, where the system does not tell which; else 0 */
+    int in_world; /* open descriptors of a simulated world, which has no names for them; -1: there is none */
     size_t count;
     struct descriptor descriptors[MAX_DESCRIPTORS];
     int threads;
@@ -266,6 +287,7 @@ static void look_at_descriptors(struct state *state)
 static void look(struct state *state)
 {
     look_at_descriptors(state);
+    state->in_world = world_descriptors();
     state->threads = test_thread_count();
     pthread_sigmask(SIG_SETMASK, NULL, &state->mask);
     for (int i = 1; i < SIGNALS; i++) {
@@ -308,6 +330,10 @@ static int differences(void)
     }
     if (after.handles != before.handles) {
         dprintf(2, "%s: %d descriptors before, %d after\n", test_name(), before.handles, after.handles);
+        count++;
+    }
+    if (after.in_world != before.in_world) {
+        dprintf(2, "%s: %d descriptors of the world before, %d after\n", test_name(), before.in_world, after.in_world);
         count++;
     }
     if (after.threads != before.threads) {
@@ -397,6 +423,7 @@ void test_print_stacks(int process)
 static void on_alarm(int signal)
 {
     (void)signal;
+    world_leave();
     faults_reset();
     say(test_name());
     say(": TOOK TOO LONG\n");
@@ -555,11 +582,24 @@ static void run_checked(void **state)
     }
 }
 
-static int run_here(test_case *test)
+static bool stays_outside;
+
+void test_stay_outside(void)
 {
+    stays_outside = true;
+}
+
+static int run_by_cmocka(void *argument)
+{
+    test_case *test = argument;
     struct CMUnitTest unit = {test->name, run_checked, NULL, NULL, test};
     struct CMUnitTest units[] = {unit};
-    int status = cmocka_run_group_tests_name(test->name, units, NULL, NULL);
+    return cmocka_run_group_tests_name(test->name, units, NULL, NULL);
+}
+
+static int run_here(test_case *test)
+{
+    int status = stays_outside ? run_by_cmocka(test) : world_run(test->name, run_by_cmocka, test);
     faults_reset();
     if (status != 0) {
         blocks_owner = 0; /* a failed test has left by longjmp and lost what it held */

@@ -81,6 +81,22 @@ void test_skip(const char *reason);
  * Stands at the start of a line, where the build looks for it: TEST_FILE_NEEDS(fork, unix_sockets) */
 #define TEST_FILE_NEEDS(...)
 
+/* For a file whose tests are about this process and its system, not about the library: where the library is simulated, they
+ * run outside of its world. */
+#define TEST_FILE_IS_OUTSIDE          \
+    TEST_BEFORE_MAIN(test_is_outside) \
+    {                                 \
+        test_stay_outside();          \
+    }
+void test_stay_outside(void);
+
+/* Lets others go on: for a loop that waits until another thread has done something. */
+void test_relax(void);
+
+/* The same where threads take turns, because the world is a simulated one, and nothing elsewhere: for loops that shall be
+ * as busy as they can. */
+void test_take_turns(void);
+
 /* Changes how long the test may take, from now on. The default is 50 s, and more under slow tools. */
 void test_time_limit(unsigned seconds);
 
