@@ -4,6 +4,7 @@
 
 set(rouse_test_capabilities
     real_threads  # threads of the system run side by side, and blocking calls of theirs wait in real time
+    system_layer  # the library talks to the system, not to a simulated world
     descriptors   # pipes, terminals and other things that are not sockets are descriptors that can be waited for
     unix_sockets  # AF_UNIX
     fork          # a process can be forked, and goes on in both
@@ -27,7 +28,7 @@ set(rouse_test_capabilities
     unloading     # and is unloaded when it is closed: musl keeps what was loaded once
 )
 
-set(rouse_test_available real_threads urgent_data processes handlers)
+set(rouse_test_available real_threads system_layer urgent_data processes handlers)
 if(UNIX)
     list(APPEND rouse_test_available descriptors unix_sockets fork signals shared_library commit_on_touch reuse_port
          errors_once keep_alive_read)

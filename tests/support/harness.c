@@ -238,7 +238,7 @@ struct descriptor {
 };
 
 struct state {
-    int handles; /* how many descriptors there are, where the system does not tell which; else 0 */
+    int handles;  /* how many descriptors there are, where the system does not tell which; else 0 */
     int in_world; /* open descriptors of a simulated world, which has no names for them; -1: there is none */
     size_t count;
     struct descriptor descriptors[MAX_DESCRIPTORS];

@@ -31,7 +31,7 @@
 
 #define REAL_BEGAN_NS    INT64_C(1700000000000000000) /* what the time of day is when the world's clock stands at 0 */
 #define FIRST_PAUSE_NS   INT64_C(2000)                /* between two looks at what is waited for */
-#define TRAVEL_MAX_NS    INT64_C(20000) /* from one end of a connection to the other */
+#define TRAVEL_MAX_NS    INT64_C(20000)               /* from one end of a connection to the other */
 #define LONGEST_PAUSE_NS INT64_C(500000)
 
 /* ---- the world of a test ---- */

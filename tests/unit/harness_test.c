@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+TEST_FILE_IS_OUTSIDE
+
 #define CHILD_LIMIT INT64_C(5000000000)
 
 /* Keeps compilers from leaving out an allocation that is not used. */

@@ -14,6 +14,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+TEST_FILE_NEEDS(system_layer)
+
 static void make_pipe(int ends[2])
 {
     assert_int_equal(pipe(ends), 0);

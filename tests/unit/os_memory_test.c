@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+TEST_FILE_IS_OUTSIDE
+
 static size_t page;
 
 static unsigned char *reserve(size_t pages)
@@ -208,6 +210,7 @@ TEST(light_and_heavy_guards_live_beside_each_other)
 
 TEST(a_light_guard_without_memory_is_refused)
 {
+    test_needs("faults");
     if (!os_guard_is_light())
         return;
     unsigned char *memory = reserve(4);
@@ -229,12 +232,14 @@ static void without_light_guards(void)
 
 TEST(without_light_guards_a_guarded_page_faults_until_the_guard_is_removed)
 {
+    test_needs("faults");
     without_light_guards();
     check_guard();
 }
 
 TEST(heavy_guards_are_counted_against_half_of_the_mappings)
 {
+    test_needs("faults");
     without_light_guards();
     size_t limit = os_guard_limit();
     if (limit > 40000 || test_is_slow())
@@ -260,6 +265,7 @@ TEST(heavy_guards_are_counted_against_half_of_the_mappings)
 
 TEST(a_heavy_guard_that_the_system_refuses_is_not_counted)
 {
+    test_needs("faults");
     without_light_guards();
     unsigned char *memory = reserve(4);
     faults_syscall("mprotect", 1, ENOMEM, 1000);

@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+TEST_FILE_NEEDS(system_layer)
+
 /* ---- events ---- */
 
 TEST(an_event_is_readable_from_notify_to_clear)

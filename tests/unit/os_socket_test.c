@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+TEST_FILE_NEEDS(system_layer)
+
 static rouse_address loopback(int family, uint16_t port)
 {
     rouse_address address = {.family = (uint8_t)family, .port = port};

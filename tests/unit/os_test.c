@@ -18,6 +18,8 @@
 #include <sched.h>
 #endif
 
+TEST_FILE_NEEDS(system_layer)
+
 /* ---- clock ---- */
 
 TEST(the_clock_never_goes_back)

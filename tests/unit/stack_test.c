@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+TEST_FILE_IS_OUTSIDE
+
 #define KIB     ((size_t)1024)
 #define MINUTES (INT64_C(60000000000))
 
@@ -529,6 +531,7 @@ static void overflow_with_a_report(void *argument)
 TEST(an_overflow_can_be_reported_with_the_name_of_who_used_the_stack)
 {
     test_needs("fork");
+    test_needs("system_layer");
     static char text[64 * 1024];
     int status = run_child(overflow_with_a_report, text, sizeof text);
     assert_true(status != 0);
@@ -696,6 +699,7 @@ static void acquire_and_release_some(void *argument)
 TEST(when_memory_runs_out_at_any_point_nothing_is_left)
 {
     test_needs("fork");
+    test_needs("faults");
     struct some more_than_a_slab = {70, false};
     assert_true(test_each_failing_allocation(acquire_and_release_some, &more_than_a_slab) > 0);
 }

@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+TEST_FILE_IS_OUTSIDE
+
 enum { STACK_BYTES = 64 * 1024 };
 
 /* A stack with a function on it, and whoever resumes it. */
