@@ -288,7 +288,8 @@ ptrdiff_t posix_write(int descriptor, const void *data, size_t length)
 int posix_fcntl(int descriptor, int command, ...)
 {
     if (!is_socket(descriptor)) {
-        return command == F_SETFD ? 0 : refuse();
+        errno = EBADF;
+        return command == F_SETFD && descriptor >= 0 ? 0 : -1;
     }
     if (command == F_SETFL) {
         va_list arguments;
