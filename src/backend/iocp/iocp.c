@@ -118,8 +118,7 @@ struct backend {
 static struct record **find(struct backend *backend, os_handle handle)
 {
     struct record **place = &backend->tree;
-    /* An odd factor: no two handles have the same product. */
-    uint64_t bits = (uint64_t)handle * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t bits = (uint64_t)handle * UINT64_C(0x9e3779b97f4a7c15); /* odd: no two handles have the same product */
     for (; *place && (*place)->handle != handle; bits <<= 1)
         place = &(*place)->child[bits >> 63];
     return place;
@@ -216,7 +215,7 @@ static int poll_record(struct backend *backend, struct record *record)
     return os_status(error);
 }
 
-/* What a poll that is over has found; nothing if it was cancelled. */
+/* What a poll that is over has found; nothing if it was cancelled, by us or with the thread that made it. */
 static ULONG events_of(const struct record *record)
 {
     NTSTATUS status = (NTSTATUS)record->overlapped.Internal;
@@ -286,7 +285,8 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
         return ROUSE_NO_MEMORY;
     *backend = (struct backend){.allocator = *allocator};
     int status = os_winsock_start();
-    if (status == ROUSE_OK && !(backend->port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, 1)))
+    /* Without limit: the port would give nothing to a thread while those that were given something before are running. */
+    if (status == ROUSE_OK && !(backend->port = CreateIoCompletionPort(INVALID_HANDLE_VALUE, NULL, 0, MAXDWORD)))
         status = os_status(GetLastError());
     if (status == ROUSE_OK)
         status = lock_with_room(backend); /* shows that there is such a driver */
