@@ -63,6 +63,8 @@ int64_t sim_net_next(void);
 /* Lets arrive what is due. */
 void sim_net_deliver(void);
 void sim_net_fini(void);
+/* Notifies the event when that moment comes. */
+void sim_notify_at(const os_event *event, int64_t at_ns);
 /* Open descriptors. */
 unsigned sim_descriptors(void);
 

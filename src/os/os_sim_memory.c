@@ -34,10 +34,21 @@ size_t os_page_bytes(void)
     return PAGE_BYTES;
 }
 
+/* One page more than asked for, so that whole pages of this size lie in it; the rest is given back. */
 void *os_pages_reserve(size_t bytes)
 {
-    void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return pages == MAP_FAILED ? NULL : pages;
+    if (bytes > PTRDIFF_MAX - PAGE_BYTES)
+        return NULL;
+    char *all =
+        mmap(NULL, bytes + PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (all == MAP_FAILED)
+        return NULL;
+    size_t before = -(uintptr_t)all % PAGE_BYTES;
+    if (before > 0)
+        (void)munmap(all, before);
+    if (before < PAGE_BYTES)
+        (void)munmap(all + before + bytes, PAGE_BYTES - before);
+    return all + before;
 }
 
 void os_pages_release(void *pages, size_t bytes)

@@ -45,7 +45,7 @@ struct socket {
     bool readable;    /* an event: it was notified */
 };
 
-enum arrival_kind { BYTES, END, RESET, KNOCK, ACCEPTED, ROOM, NUDGE };
+enum arrival_kind { BYTES, END, RESET, KNOCK, ACCEPTED, ROOM, NUDGE, NOTIFY };
 
 struct arrival {
     struct list_node link; /* on the list, ordered by moment */
@@ -390,6 +390,10 @@ static void happen(struct arrival *arrival)
         break;
     case NUDGE:
         changed(to, arrival->channels);
+        break;
+    case NOTIFY:
+        to->readable = true;
+        changed(to, BACKEND_READ);
         break;
     }
 }
@@ -928,6 +932,14 @@ void os_event_notify(const os_event *event)
         return;
     socket->readable = true;
     changed(socket, BACKEND_READ);
+}
+
+void sim_notify_at(const os_event *event, int64_t at_ns)
+{
+    struct socket *socket = find(event->notify);
+    struct arrival *arrival = socket ? new_arrival(NOTIFY, socket, 0) : NULL;
+    if (arrival)
+        dispatch_at(arrival, at_ns);
 }
 
 bool os_event_fills(void)

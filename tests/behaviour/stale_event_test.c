@@ -204,6 +204,7 @@ static int close_with_a_child(void *unused)
 
 TEST(a_child_that_keeps_a_closed_descriptor_open_costs_nothing)
 {
+    test_needs("fork");
     on_each_executor(close_with_a_child, NULL);
 }
 
@@ -227,6 +228,7 @@ static int attach_after_the_fork(void *unused)
 
 TEST(a_child_that_is_older_than_the_first_wait_costs_nothing)
 {
+    test_needs("fork");
     on_each_executor(attach_after_the_fork, NULL);
 }
 

@@ -85,6 +85,7 @@ int world_run(const char *name, int (*scenario)(void *argument), void *argument)
     options.delay_max_ns = TRAVEL_MAX_NS;
     /* Tests count: five bytes that were sent are read as five, one event wakes one waiter. */
     options.short_counts = options.spurious = options.duplicates = 0;
+    options.interrupts = 500;
     if (rouse_sim_check(name, run_scenario, &call, &options, 1) != ROUSE_OK) {
         fflush(NULL);
         _exit(1);

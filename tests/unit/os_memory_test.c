@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-TEST_FILE_IS_OUTSIDE
+TEST_FILE_NEEDS(system_layer)
 
 static size_t page;
 

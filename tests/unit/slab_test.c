@@ -201,6 +201,7 @@ static void give_back_what_comes(void *argument)
             }
         }
         over = atomic_load(&exchange->over);
+        test_take_turns();
     }
 }
 
@@ -222,6 +223,9 @@ TEST(cells_given_back_by_other_threads_are_used_again)
         uintptr_t before = atomic_exchange(&exchange.place[i % EXCHANGED], (uintptr_t)cell | large);
         if (before != 0) { /* nobody came: the owner gives it back */
             slab_give((struct slab_cell *)(before & ~(uintptr_t)1), before & 1);
+        }
+        if (i % EXCHANGED == 0) {
+            test_take_turns();
         }
     }
     atomic_store(&exchange.over, true);

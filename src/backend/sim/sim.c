@@ -34,7 +34,7 @@ struct backend {
     bool edges; /* reports edges; else once, and what was armed */
     bool woken; /* backend_wake was called since the last wait */
     bool has_handle;
-    os_event handle; /* what foreign loops wait for: readable while something is pending, due or not */
+    os_event handle; /* what foreign loops wait for: readable while something is due */
     rouse_allocator allocator;
 };
 
@@ -88,10 +88,10 @@ void backend_close(struct backend *backend)
 
 /* ---- events on their way ---- */
 
-static void tell_foreign_loop(const struct backend *backend)
+static void tell_foreign_loop(const struct backend *backend, int64_t at_ns)
 {
     if (backend->has_handle)
-        os_event_notify(&backend->handle);
+        sim_notify_at(&backend->handle, at_ns);
 }
 
 static void announce(struct backend *backend, const struct watch *watch, unsigned channels,
@@ -105,7 +105,7 @@ static void announce(struct backend *backend, const struct watch *watch, unsigne
                                 .number = (unsigned)watch->handle};
     list_push_back(&backend->pending, &pending->link);
     sim_rouse_at(backend, pending->at_ns);
-    tell_foreign_loop(backend);
+    tell_foreign_loop(backend, pending->at_ns);
 }
 
 static void tell(struct watch *watch, unsigned channels)
@@ -231,7 +231,7 @@ int backend_wait(struct backend *backend, struct backend_event *events, int limi
         sim_pause();
     backend->woken = false;
     int count = take_due(backend, events, limit);
-    if (backend->has_handle && list_is_empty(&backend->pending))
+    if (backend->has_handle && first_pending(backend) > sim_now())
         (void)os_event_clear(&backend->handle);
     return count;
 }
@@ -239,7 +239,8 @@ int backend_wait(struct backend *backend, struct backend_event *events, int limi
 void backend_wake(struct backend *backend)
 {
     backend->woken = true;
-    tell_foreign_loop(backend);
+    if (backend->has_handle)
+        os_event_notify(&backend->handle);
     sim_wake_place(backend, true);
     sim_pause();
 }
@@ -251,8 +252,10 @@ int backend_handle(struct backend *backend, os_handle *handle)
         if (status != ROUSE_OK)
             return status;
         backend->has_handle = true;
-        if (backend->woken || !list_is_empty(&backend->pending))
-            tell_foreign_loop(backend);
+        if (backend->woken)
+            os_event_notify(&backend->handle);
+        for (struct list_node *link = backend->pending.next; link != &backend->pending; link = link->next)
+            tell_foreign_loop(backend, CONTAINER_OF(link, struct pending, link)->at_ns);
     }
     *handle = backend->handle.readable;
     return ROUSE_OK;
