@@ -176,6 +176,7 @@ bool os_accept_error_passes(int status)
     switch (status) {
     case ROUSE_CONNECTION_ABORTED:
     case ROUSE_CONNECTION_RESET: /* the client is gone */
+    case ROUSE_NOT_CONNECTED:    /* likewise: Wine asks for its address after accepting, and closes it then */
     case ROUSE_PROTOCOL_ERROR:
     case ROUSE_PERMISSION_DENIED: /* a firewall's verdict */
     case ROUSE_NETWORK_DOWN:
