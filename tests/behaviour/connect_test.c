@@ -38,7 +38,7 @@ static int connect_and_talk(void *listener)
         require_int(no_delay, ==, 1);
         require_int(rouse_descriptor(stream, &descriptor), ==, ROUSE_OK);
         require(fcntl((int)descriptor, F_GETFD) & FD_CLOEXEC);
-        require(fcntl((int)descriptor, F_GETFL) & O_NONBLOCK);
+        require(!test_has("descriptors") || fcntl((int)descriptor, F_GETFL) & O_NONBLOCK); /* Windows does not tell */
         require_int(rouse_close(stream), ==, ROUSE_OK);
         test_close(peer);
     }
@@ -408,7 +408,8 @@ TEST(an_unconnected_socket_that_is_adopted_reports_errors_and_not_success)
     int descriptor = socket(AF_INET, SOCK_STREAM, 0);
     rouse_stream *stream = adopted(descriptor);
     rouse_address address;
-    assert_int_equal(rouse_write(stream, "x", 1), ROUSE_BROKEN_PIPE);
+    ptrdiff_t answer = rouse_write(stream, "x", 1); /* systems differ, and Wine from both */
+    assert_true(answer == ROUSE_BROKEN_PIPE || answer == ROUSE_NOT_CONNECTED || answer == ROUSE_CONNECTION_RESET);
     assert_int_equal(rouse_read(stream, &byte, 1), ROUSE_NOT_CONNECTED);
     assert_int_equal(rouse_peer_address(stream, &address), ROUSE_NOT_CONNECTED);
     assert_int_equal(rouse_shutdown(stream, ROUSE_SHUTDOWN_WRITE), ROUSE_NOT_CONNECTED);
