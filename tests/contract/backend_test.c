@@ -68,6 +68,8 @@ static uint32_t told(struct backend_source *source, uint64_t token, uint32_t wan
                 retired++;
                 continue;
             }
+            if (events[i].token < token) /* late, of a source that was detached before: harmless */
+                continue;
             require(events[i].token == token && events[i].kind == BACKEND_READY);
             channels |= events[i].channels;
         }
@@ -440,6 +442,16 @@ static bool is_readable(os_handle handle, int timeout_ms)
     return poll(&poller, 1, timeout_ms) == 1;
 }
 
+/* What comes late comes within a millisecond. */
+static void drain(void)
+{
+    struct backend_event event;
+    int64_t end_ns = os_now() + ROUSE_MS(1);
+    while (os_now() < end_ns)
+        if (backend_wait(backend, &event, 1, end_ns) > 0)
+            end_ns = os_now() + ROUSE_MS(1);
+}
+
 TEST(the_handle_is_readable_while_a_wait_would_find_something_also_after_renewals)
 {
     os_handle handle, again;
@@ -452,12 +464,12 @@ TEST(the_handle_is_readable_while_a_wait_would_find_something_also_after_renewal
             make_pair(ends);
             struct backend_source source = attach(ends[0], 1);
             (void)told(&source, 1, BACKEND_WRITE, TEST_SOON);
-            while (backend_wait(backend, &event, 1, 0) > 0) {}
+            drain();
             assert_false(is_readable(handle, 0));
             assert_int_equal(write(ends[1], "x", 1), 1);
             assert_true(is_readable(handle, 10000));
             (void)told(&source, 1, BACKEND_READ, TEST_SOON);
-            while (backend_wait(backend, &event, 1, 0) > 0) {}
+            drain();
             backend_wake(backend);
             assert_true(is_readable(handle, 10000));
             assert_int_equal(backend_wait(backend, &event, 1, 0), 0);
