@@ -1,6 +1,7 @@
 # What the target and the backend can do, as far as tests need it; the only place that says so. A test asks for a
 # capability (test_needs, TEST_FILE_NEEDS in support/harness.h), never for a system or a backend by name. Sets
-# rouse_test_capabilities, all names, and rouse_test_available, those that are there.
+# rouse_test_capabilities, all names, and rouse_test_available, those that are there; rouse_test_outside, those of a file
+# that is TEST_FILE_IS_OUTSIDE.
 
 set(rouse_test_capabilities
     real_threads  # threads of the system run side by side, and blocking calls of theirs wait in real time
@@ -57,11 +58,15 @@ endif()
 if(ROUSE_BACKEND STREQUAL "iocp")
     list(APPEND rouse_test_available completion_port)
 endif()
+
+set(rouse_test_outside ${rouse_test_available})
 # A simulated world has threads that take turns, TCP and time; its signals run no handler on a stack of somebody else.
 if(ROUSE_BACKEND STREQUAL "sim")
-    set(rouse_test_available handlers watchable)
+    list(REMOVE_ITEM rouse_test_outside faults system_layer)
+    set(rouse_test_available handlers watchable reuse_port commit_on_touch errors_once keep_alive_read)
 endif()
 
 # What runs the tests may have less than the target.
 set(ROUSE_TEST_LACKS "" CACHE STRING "Capabilities of the target that an emulator, or this machine, does not have")
 list(REMOVE_ITEM rouse_test_available ${ROUSE_TEST_LACKS})
+list(REMOVE_ITEM rouse_test_outside ${ROUSE_TEST_LACKS})

@@ -53,12 +53,19 @@ static bool is_listed(const char *list, const char *word)
     return false;
 }
 
+static bool stays_outside;
+
+void test_stay_outside(void)
+{
+    stays_outside = true;
+}
+
 bool test_has(const char *capability)
 {
     if (!is_listed(ROUSE_TEST_CAPABILITIES, capability)) {
         test_require_failed("a capability that tests/capabilities.cmake names", capability, 0);
     }
-    return is_listed(ROUSE_TEST_AVAILABLE, capability);
+    return is_listed(stays_outside ? ROUSE_TEST_OUTSIDE : ROUSE_TEST_AVAILABLE, capability);
 }
 
 void test_skip(const char *reason)
@@ -580,13 +587,6 @@ static void run_checked(void **state)
         blocks_owner = 0; /* one report is enough */
         fail_msg("something was left");
     }
-}
-
-static bool stays_outside;
-
-void test_stay_outside(void)
-{
-    stays_outside = true;
 }
 
 static int run_by_cmocka(void *argument)

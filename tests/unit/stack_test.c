@@ -252,6 +252,7 @@ TEST(stacks_of_other_sizes_are_unmapped_when_many_are_free)
 
 TEST(a_hundred_thousand_stacks_fit)
 {
+    test_needs("system_layer"); /* elsewhere each guard is a mapping */
     test_needs("commit_on_touch");
     size_t count = test_is_slow() ? 2000 : 100000;
     struct fixture f;
