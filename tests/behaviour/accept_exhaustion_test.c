@@ -646,10 +646,33 @@ static int count_free(void)
     return count;
 }
 
+/* Whether those who wait leave the processor alone; how often they try is the same on every machine. */
+static bool look_for_spinning(void)
+{
+    rouse_scope ticking;
+    e.worst_tick_ns = 0;
+    atomic_store(&e.ticks, 0);
+    require_int(rouse_scope_open(&ticking), ==, ROUSE_OK);
+    require_int(rouse_go(tick, NULL), ==, ROUSE_OK);
+    int64_t cpu = test_cpu_ns(), span = rouse_now();
+    uint64_t calls = faults_syscall_count("accept4");
+    require_int(rouse_sleep(ROUSE_MS(400)), ==, ROUSE_OK);
+    span = rouse_now() - span; /* more on a busy machine */
+    cpu = test_cpu_ns() - cpu;
+    calls = faults_syscall_count("accept4") - calls;
+    while (atomic_load(&e.ticks) < 3)
+        require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
+    require_int(rouse_scope_cancel(&ticking, 0), ==, ROUSE_OK);
+    require_int(rouse_scope_close(&ticking), ==, ROUSE_OK);
+    /* The first attempt, and those of the timer. */
+    require_int(calls, <=, span / ROUSE_MS(100) + 2);
+    return test_is_slow() || (cpu < span / 20 /* 5 % */ && e.worst_tick_ns < ROUSE_MS(10));
+}
+
 /* libuv's ancestor #690, nodejs/node#45242, bun#32705: accepting span while there were no descriptors. */
 static int serve_at_the_limit(void *unused)
 {
-    rouse_scope scope, ticking;
+    rouse_scope scope;
     struct rlimit before, low;
     (void)unused;
     memset(&e, 0, sizeof e);
@@ -667,25 +690,12 @@ static int serve_at_the_limit(void *unused)
     require_int(rouse_go(accept_all, NULL), ==, ROUSE_OK);
     while (atomic_load(&e.count) < served)
         require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
-    require_int(rouse_scope_open(&ticking), ==, ROUSE_OK);
-    require_int(rouse_go(tick, NULL), ==, ROUSE_OK);
-    int64_t cpu = test_cpu_ns(), span = rouse_now();
-    uint64_t calls = faults_syscall_count("accept4");
-    require_int(rouse_sleep(ROUSE_MS(400)), ==, ROUSE_OK);
-    span = rouse_now() - span; /* more on a busy machine */
-    cpu = test_cpu_ns() - cpu;
-    calls = faults_syscall_count("accept4") - calls;
-    while (atomic_load(&e.ticks) < 3)
-        require_int(rouse_sleep(ROUSE_MS(1)), ==, ROUSE_OK);
-    require_int(rouse_scope_cancel(&ticking, 0), ==, ROUSE_OK);
-    require_int(rouse_scope_close(&ticking), ==, ROUSE_OK);
+    /* A machine that is busy with other work may make one look wrong, not five; spinning makes all of them wrong. */
+    bool rests = false;
+    for (int look = 0; look < 5 && !rests; look++)
+        rests = look_for_spinning();
+    require(rests);
     require_int(atomic_load(&e.count), ==, served);
-    /* The first attempt, and those of the timer. */
-    require_int(calls, <=, span / ROUSE_MS(100) + 2);
-    if (!test_is_slow()) {
-        require_int(cpu, <, span / 20); /* 5 % */
-        require_int(e.worst_tick_ns, <, ROUSE_MS(10));
-    }
     /* One descriptor is freed: the next client is served. */
     for (int i = 0; i < 3; i++) {
         char byte;
