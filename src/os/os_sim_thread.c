@@ -11,7 +11,8 @@
 
 #define STACK_BYTES ((size_t)512 * 1024)
 #define GUARD_BYTES ((size_t)64 * 1024)
-#define CALL_MAX_NS ROUSE_US(1) /* what a call of the system takes: time passes for who is always busy, too */
+#define AWAY_MAX_NS ROUSE_US(100) /* how long a strand may be kept from going on although it could */
+#define CALL_MAX_NS ROUSE_US(1)   /* what a call of the system takes: time passes for who is always busy, too */
 
 struct strand {
     struct list_node link;         /* on the list of all, in the order of their making */
@@ -165,13 +166,22 @@ void sim_wake_place(const void *place, bool all)
             strand_of(link)->place = NULL;
 }
 
+/* Others go on, sometimes for so long that what is under way arrives meanwhile. */
+static void be_preempted(void)
+{
+    struct strand *self = strands.running;
+    self->place = self; /* where nobody is woken */
+    self->deadline_ns = sim_now() + (sim_below(4) == 0 ? (int64_t)sim_below(AWAY_MAX_NS) : 0);
+    switch_to_next();
+}
+
 void sim_pause(void)
 {
     if (!sim_is_active() || strands.running == &strands.host)
         return;
     sim_spend(CALL_MAX_NS);
     if (sim_chance(sim_options()->preempt))
-        switch_to_next();
+        be_preempted();
 }
 
 /* One more step of the library on shared memory. */
@@ -183,7 +193,7 @@ void os_sim_step(void)
     if (strands.until_interrupt-- > 0)
         return;
     strands.until_interrupt = sim_below(2 * (uint64_t)mean);
-    switch_to_next();
+    be_preempted();
 }
 
 void os_wait_on(const uint32_t *word, uint32_t expected, int64_t deadline_ns)

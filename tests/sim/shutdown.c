@@ -76,9 +76,12 @@ static int spawn_on(void *argument)
 static void end_it(void *runtime)
 {
     int status;
-    rouse_sim_sleep((int64_t)below(ROUSE_MS(2)));
+    /* Some have slept so long that nothing but being told wakes them. */
+    rouse_sim_sleep(below(4) == 0 ? ROUSE_S(1) : (int64_t)below(ROUSE_MS(2)));
+    int64_t start_ns = rouse_now();
     while ((status = rouse_runtime_shutdown(runtime, ROUSE_S(1), NULL, NULL)) != ROUSE_OK)
         must(status == ROUSE_TIMED_OUT || status == ROUSE_BUSY);
+    must(rouse_now() - start_ns < ROUSE_S(5) && "no worker waits for the end of a wait");
 }
 
 int shutdown_scenario(void *argument)
@@ -91,7 +94,8 @@ int shutdown_scenario(void *argument)
     memset(&shared, 0, sizeof shared);
     must(rouse_listen(&shared.listener, "127.0.0.1:0", NULL) == ROUSE_OK);
     must(rouse_runtime_new(&runtime, &options) == ROUSE_OK);
-    for (unsigned i = 0; i < TASKS; i++) {
+    unsigned tasks = below(4) == 0 ? 0 : TASKS;
+    for (unsigned i = 0; i < tasks; i++) {
         static rouse_fiber_function *const kinds[] = {clean_up, wait_for_clients, spawn_on};
         must(rouse_spawn_fiber_at(&task, runtime, kinds[i % 3], NULL, 0, 0, NULL, ROUSE_HERE) == ROUSE_OK);
         rouse_detach(&task);

@@ -59,6 +59,11 @@ void failing_end(void)
     faults_sweep_begin(NULL);
 }
 
+bool failing_is_on(void)
+{
+    return shared != NULL;
+}
+
 static bool memory_was_missing(void)
 {
     return shared != NULL && atomic_load(&shared->sweep.hits) > 0;
@@ -351,6 +356,11 @@ void test_may_not_repeat(const char *reason)
 void test_needs_all_memory(const char *reason)
 {
     (void)reason;
+}
+
+bool failing_is_on(void)
+{
+    return false;
 }
 
 void failing_begin(void) {}

@@ -13,6 +13,9 @@
  * allocation to fail; `sticky`: together with all after it. Answers the exit status. */
 int failing_allocations(test_case *test, int (*run)(test_case *test), unsigned long number, bool sticky);
 
+/* The test runs again and again, for each of its allocations: what it repeats by itself it repeats less often then. */
+bool failing_is_on(void);
+
 /* Around the body of a test. */
 void failing_begin(void);
 void failing_end(void);

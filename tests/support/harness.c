@@ -116,7 +116,7 @@ size_t test_scale(size_t small, size_t full)
     }
     if (scale != NULL && *scale != '\0') {
         count = (size_t)((double)full * strtod(scale, NULL) / 100);
-    } else if (test_is_valgrind() || test_is_emulated() || FAULTS_THREAD_SANITIZER) {
+    } else if (test_is_valgrind() || test_is_emulated() || FAULTS_THREAD_SANITIZER || failing_is_on()) {
         count = small / 20;
     }
     return count > 0 ? count : 1;
