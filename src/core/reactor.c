@@ -1,4 +1,5 @@
 #include "core/reactor.h"
+#include "core/packet.h"
 #include "core/timer.h"
 #include "core/waker_map.h"
 
@@ -16,6 +17,7 @@ int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocat
 {
     *reactor = (struct reactor){.waiting_until_ns = INT64_MIN, .owner = owner, .process = os_process()};
     atomic_u32_init(&reactor->woken, 0);
+    atomic_size_init(&reactor->packets, 0);
     wheel_init(&reactor->wheel, os_now());
     exhaustion_place_init(&reactor->exhausted);
     return backend_open(&reactor->backend, allocator);
@@ -142,6 +144,8 @@ size_t reactor_turn(struct reactor *reactor, int64_t deadline_ns)
          * was the backend's. */
         if (event->kind == BACKEND_READY && !waker_map_dispatch(reactor, event->token, event->channels))
             stale++;
+        else if (event->kind == BACKEND_PACKET)
+            packet_complete((struct packet *)(uintptr_t)event->token, reactor);
     }
     if (count > 0)
         notice_stale(reactor, stale);
@@ -188,6 +192,9 @@ void reactor_fini(struct reactor *reactor, reactor_report_function *report, void
     struct leaving leaving = {reactor, report, context};
     if (!reactor->backend)
         return;
+    /* RELAXED: those who began them have ended, or this thread did. A kernel that refuses to wait gives nothing back. */
+    while (atomic_size_load(&reactor->packets, RELAXED) > 0 && reactor->failures < FAILURES_IN_A_ROW - 1)
+        reactor_turn(reactor, ROUSE_NEVER);
     registry_walk(detach_slot, &leaving);
     while (expire_some(reactor, ROUSE_NEVER) > 0) {}
     backend_close(reactor->backend);

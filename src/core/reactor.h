@@ -26,6 +26,7 @@ struct reactor {
     struct wheel wheel;       /* timers armed here */
     int64_t waiting_until_ns; /* when the wait in progress ends by itself; INT64_MIN when nobody waits */
     atomic_u32 woken;         /* 1: backend_wake was called and no turn has ended since; suppresses duplicates */
+    atomic_size packets;      /* operations that the kernel has in its hands, and whose events come here (packet.h) */
     struct exhaustion_place exhausted;           /* who waits here for a descriptor to become free */
     uint32_t failures;                           /* holder of `turn`: waits that the kernel has refused, in a row */
     uint32_t turns;                              /* holder of `turn`: how many found events */
@@ -38,7 +39,8 @@ int reactor_init(struct reactor *reactor, const void *owner, const rouse_allocat
 /* What was still attached when a reactor ended: enum slot_trait and the site. Called with no lock held. */
 typedef void reactor_report_function(unsigned traits, const char *site, void *context);
 
-/* Nothing waits or will be armed any more. Timers that are still armed are let go and their waiters woken; attached slots
+/* Nothing waits or will be armed any more. Packets in flight, whose operations have all been cancelled, are waited for: the
+ * kernel has their memory. Timers that are still armed are let go and their waiters woken; attached slots
  * are detached, and reported if report is not NULL. */
 void reactor_fini(struct reactor *reactor, reactor_report_function *report, void *context);
 

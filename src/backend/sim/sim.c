@@ -3,9 +3,10 @@
  * What real kernels do differently, the seed decides for each set: it reports edges as epoll does, or once and only what
  * was armed as AFD does. Events come late, in any order, sometimes twice or for nothing, sometimes after the source was
  * detached; memory comes back from a detach at once or with a last event. All of that the contract allows. */
-#include "backend/backend.h"
+#include "backend/sim/sim.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "os/os_sim.h"
 
@@ -25,7 +26,10 @@ struct pending {
     struct list_node link; /* on the backend's list */
     int64_t at_ns;         /* not before */
     struct backend_event event;
-    unsigned number; /* of the watch's handle, for the trace: tokens differ from run to run */
+    unsigned number; /* of the watch's handle, for the trace: tokens differ from run to run; 0 for packets */
+    void *data;      /* of a packet: where bytes go */
+    size_t length;   /* likewise: room for them */
+    bool cancelled;  /* likewise */
 };
 
 struct backend {
@@ -127,6 +131,50 @@ void sim_changed(void *watcher, unsigned channels)
     }
 }
 
+/* ---- packets ---- */
+
+int sim_packet_start(struct backend *backend, uint64_t *record, void *data, size_t length)
+{
+    struct pending *pending = malloc(sizeof *pending);
+    if (!pending)
+        return ROUSE_NO_MEMORY;
+    *pending = (struct pending){.at_ns = sim_now() + sim_delay(),
+                                .event = {(uintptr_t)record, 0, BACKEND_PACKET},
+                                .data = data,
+                                .length = length};
+    list_push_back(&backend->pending, &pending->link);
+    sim_rouse_at(backend, pending->at_ns);
+    tell_foreign_loop(backend, pending->at_ns);
+    sim_pause();
+    return ROUSE_OK;
+}
+
+void sim_packet_cancel(struct backend *backend, const uint64_t *record)
+{
+    for (struct list_node *link = backend->pending.next; link != &backend->pending; link = link->next) {
+        struct pending *pending = CONTAINER_OF(link, struct pending, link);
+        int64_t soon_ns = sim_now() + (int64_t)sim_below(KINDS_MAX_NS);
+        if (pending->event.kind != BACKEND_PACKET || pending->event.token != (uintptr_t)record)
+            continue;
+        pending->cancelled = pending->cancelled || sim_below(2) == 0; /* else it was too late */
+        if (soon_ns < pending->at_ns)
+            pending->at_ns = soon_ns;
+        sim_rouse_at(backend, pending->at_ns);
+        tell_foreign_loop(backend, pending->at_ns);
+    }
+    sim_pause();
+}
+
+/* The kernel gives the memory back, having used it. */
+static void finish_packet(const struct pending *pending)
+{
+    uint64_t *record = (uint64_t *)(uintptr_t)pending->event.token;
+    size_t count = pending->length > 0 ? 1 + (size_t)sim_below(pending->length) : 0;
+    if (!pending->cancelled)
+        memset(pending->data, 'p', count);
+    record[0] = pending->cancelled ? (uint64_t)(int64_t)ROUSE_CANCELLED : count;
+}
+
 /* ---- sources ---- */
 
 int backend_attach(struct backend *backend, struct backend_source *source, uint64_t token)
@@ -208,6 +256,8 @@ static int take_due(struct backend *backend, struct backend_event *events, int l
         if (pending->at_ns > sim_now() || sim_chance(100))
             continue;
         sim_trace(SIM_EVENT, pending->number, (uint64_t)pending->event.kind << 32 | pending->event.channels);
+        if (pending->event.kind == BACKEND_PACKET)
+            finish_packet(pending);
         events[count++] = pending->event;
         forget_pending(pending);
     }
