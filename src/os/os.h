@@ -14,7 +14,13 @@
 
 /* ---- clock, random numbers, processors ---- */
 
-int64_t os_now(void);         /* monotonic nanoseconds; never goes back, even if the system's clock does */
+int64_t os_now(void); /* monotonic nanoseconds; never goes back, even if the system's clock does */
+/* From now until a deadline, for a wait: not less than 0, which needs no look at the clock, and not more than `longest_ns`. */
+static inline int64_t os_span_until(int64_t deadline_ns, int64_t longest_ns)
+{
+    int64_t span_ns = deadline_ns <= 0 ? 0 : deadline_ns == ROUSE_NEVER ? longest_ns : deadline_ns - os_now();
+    return span_ns < 0 ? 0 : span_ns > longest_ns ? longest_ns : span_ns;
+}
 uint64_t os_random(void);     /* a seed: different for each call, process and machine */
 unsigned os_processors(void); /* that this process may use (affinity, not the machine's count); at least 1 */
 

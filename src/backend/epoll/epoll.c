@@ -12,12 +12,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/lock.h"
+#include "os/os_epoll.h"
 #include "os/os_posix.h"
 
 #define WAKE_TOKEN  UINT64_MAX /* no source has it */
@@ -48,40 +47,32 @@ int backend_open(struct backend **opened, const rouse_allocator *allocator)
     struct backend *backend = allocator->alloc(allocator->context, sizeof *backend, _Alignof(struct backend));
     if (backend == NULL)
         return ROUSE_NO_MEMORY;
-    *backend = (struct backend){.outer = -1, .allocator = *allocator};
-    int status;
-    backend->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (backend->epoll < 0) {
+    *backend = (struct backend){.epoll = -1, .wake = -1, .outer = -1, .allocator = *allocator};
+    int status = ROUSE_OK;
+    if ((backend->epoll = epoll_create1(EPOLL_CLOEXEC)) < 0 ||
+        (backend->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
         status = os_status(errno);
-        goto no_epoll;
-    }
-    backend->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (backend->wake < 0) {
-        status = os_status(errno);
-        goto no_wake;
-    }
-    status = register_wake(backend->epoll, backend->wake);
+    if (status == ROUSE_OK)
+        status = register_wake(backend->epoll, backend->wake);
     if (status != ROUSE_OK)
-        goto not_registered;
-    *opened = backend;
-    return ROUSE_OK;
-
-not_registered:
-    (void)os_close(backend->wake);
-no_wake:
-    (void)os_close(backend->epoll);
-no_epoll:
-    allocator->free(allocator->context, backend, sizeof *backend, _Alignof(struct backend));
+        backend_close(backend);
+    else
+        *opened = backend;
     return status;
+}
+
+static void close_if_open(int descriptor)
+{
+    if (descriptor >= 0)
+        (void)os_close(descriptor);
 }
 
 void backend_close(struct backend *backend)
 {
     rouse_allocator allocator = backend->allocator;
-    (void)os_close(backend->wake);
-    (void)os_close(backend->epoll);
-    if (backend->outer >= 0)
-        (void)os_close(backend->outer);
+    close_if_open(backend->wake);
+    close_if_open(backend->epoll);
+    close_if_open(backend->outer);
     allocator.free(allocator.context, backend, sizeof *backend, _Alignof(struct backend));
 }
 
@@ -130,59 +121,6 @@ int backend_detach(struct backend *backend, struct backend_source *source, bool 
 
 /* ---- waiting ---- */
 
-static int64_t span_until(int64_t deadline_ns)
-{
-    if (deadline_ns <= 0)
-        return 0; /* a look without waiting, and without asking for the time */
-    if (deadline_ns == ROUSE_NEVER)
-        return WAIT_MAX_NS;
-    int64_t span = deadline_ns - os_now();
-    return span < 0 ? 0 : span > WAIT_MAX_NS ? WAIT_MAX_NS : span;
-}
-
-/* In milliseconds, rounded up: down would spin until the deadline has come. */
-static int wait_coarsely(struct backend *backend, int limit, int64_t span_ns)
-{
-    return epoll_wait(backend->epoll, backend->events, limit, (int)((span_ns + 999999) / 1000000));
-}
-
-#if !defined(SYS_epoll_pwait2) && (defined(__LP64__) || defined(__arm__) || defined(__i386__)) && \
-    !defined(__mips__) && !defined(__alpha__)
-#define SYS_epoll_pwait2 441
-#endif
-
-#if defined(SYS_epoll_pwait2)
-static int wait_finely(struct backend *backend, int limit, int64_t span_ns)
-{
-    /* The kernel's own struct: that of the C library is shorter on some 32-bit systems. */
-    struct {
-        int64_t seconds, nanoseconds;
-    } time = {span_ns / 1000000000, span_ns % 1000000000};
-    return (int)syscall(SYS_epoll_pwait2, backend->epoll, backend->events, limit, &time, NULL, (size_t)0);
-}
-#else
-static int wait_finely(struct backend *backend, int limit, int64_t span_ns)
-{
-    (void)backend;
-    (void)limit;
-    (void)span_ns;
-    errno = ENOSYS;
-    return -1;
-}
-#endif
-
-static int wait_for_kernel(struct backend *backend, int limit, int64_t span_ns)
-{
-    if (!backend->no_nanoseconds) {
-        int count = wait_finely(backend, limit, span_ns);
-        /* Old kernels, emulators and valgrind say ENOSYS; sandboxes that do not know the call, EPERM. */
-        if (count >= 0 || (errno != ENOSYS && errno != EPERM))
-            return count;
-        backend->no_nanoseconds = true;
-    }
-    return wait_coarsely(backend, limit, span_ns);
-}
-
 static uint32_t channels_of(uint32_t events)
 {
     uint32_t channels = 0;
@@ -199,7 +137,8 @@ static uint32_t channels_of(uint32_t events)
 
 int backend_wait(struct backend *backend, struct backend_event *events, int limit, int64_t deadline_ns)
 {
-    int count = wait_for_kernel(backend, limit < BATCH ? limit : BATCH, span_until(deadline_ns));
+    int count = os_epoll_wait(backend->epoll, backend->events, limit < BATCH ? limit : BATCH,
+                              os_span_until(deadline_ns, WAIT_MAX_NS), &backend->no_nanoseconds);
     if (count < 0)
         return errno == EINTR ? 0 : os_status(errno);
     int kept = 0;
@@ -287,8 +226,8 @@ int backend_handle(struct backend *backend, os_handle *handle)
         status = outer < 0 ? os_status(errno) : add_inner(outer, backend->epoll);
         if (status == ROUSE_OK)
             backend->outer = outer;
-        else if (outer >= 0)
-            (void)os_close(outer);
+        else
+            close_if_open(outer);
     }
     *handle = backend->outer;
     lock_release(&backend->lock);

@@ -20,9 +20,9 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend/kqueue/change.h"
 #include "core/alloc.h"
 #include "core/lock.h"
+#include "os/os_kqueue.h"
 #include "os/os_posix.h"
 
 #define BATCH       256
@@ -169,8 +169,7 @@ int backend_detach(struct backend *backend, struct backend_source *source, bool 
 static int wait_for_kernel(struct backend *backend, int limit, int64_t deadline_ns)
 {
     for (;;) {
-        int64_t span_ns = deadline_ns <= 0 ? 0 : deadline_ns - os_now();
-        span_ns = span_ns < 0 ? 0 : span_ns > WAIT_MAX_NS ? WAIT_MAX_NS : span_ns;
+        int64_t span_ns = os_span_until(deadline_ns, WAIT_MAX_NS);
         struct timespec span = {(time_t)(span_ns / 1000000000), (long)(span_ns % 1000000000)};
         int count = kevent(backend->kqueue, NULL, 0, backend->events, (kevent_count)limit, &span);
         if (count != 0 || span_ns == 0 || span_ns == WAIT_MAX_NS || os_now() >= deadline_ns)

@@ -1,7 +1,7 @@
 /* The poll(2) backend, for systems that have nothing better: each wait costs time for every armed source, so it is made for
  * hundreds of them. A program that lowers its limit of descriptors below their number is refused each wait by the kernel.
  *
- * The thread that waits polls a copy of what is armed (table.h), which nobody else touches. Whoever arms something new
+ * The thread that waits polls a copy of what is armed (os_poll.h), which nobody else touches. Whoever arms something new
  * meanwhile makes it return and take another copy. An event ends the arming of its source.
  *
  * Levels make urgent data and half closes no concern of this file: what a short count has left behind is seen on arming. To
@@ -10,12 +10,8 @@
  * Lost: one array for poll and for those who arm, who must push the waiting thread out before each change. */
 #include "backend/backend.h"
 
-#include <errno.h>
-#include <time.h>
-
-#include "backend/poll/table.h"
 #include "core/lock.h"
-#include "os/os_posix.h"
+#include "os/os_poll.h"
 
 #define LONGEST_WAIT_NS (30 * ROUSE_S(60))
 #define FIRST_CAPACITY  64
@@ -137,20 +133,6 @@ int backend_detach(struct backend *backend, struct backend_source *source, bool 
     return BACKEND_DONE;
 }
 
-/* The count of poll, or a status. */
-static int poll_for(struct pollfd *polled, size_t count, int64_t span_ns)
-{
-#if defined(ROUSE_HAVE_PPOLL)
-    struct timespec span = {.tv_sec = (time_t)(span_ns / 1000000000), .tv_nsec = (long)(span_ns % 1000000000)};
-    int found = ppoll(polled, (nfds_t)count, &span, NULL);
-#else
-    int found = poll(polled, (nfds_t)count, (int)((span_ns + 999999) / 1000000));
-#endif
-    if (found >= 0 || errno == EINTR)
-        return found < 0 ? 0 : found;
-    return errno == EAGAIN ? ROUSE_NO_MEMORY : os_status(errno); /* what some systems call it */
-}
-
 /* Under the lock: how many events, at most 1, an element of the array gives; none if the source was detached meanwhile. */
 static int tell(struct table *table, const struct pollfd *found, struct backend_event *event)
 {
@@ -170,8 +152,7 @@ static int tell(struct table *table, const struct pollfd *found, struct backend_
 
 int backend_wait(struct backend *backend, struct backend_event *events, int limit, int64_t deadline_ns)
 {
-    int64_t span_ns = deadline_ns <= 0 ? 0 : deadline_ns - os_now();
-    span_ns = span_ns < 0 ? 0 : span_ns > LONGEST_WAIT_NS ? LONGEST_WAIT_NS : span_ns;
+    int64_t span_ns = os_span_until(deadline_ns, LONGEST_WAIT_NS);
     lock_acquire(&backend->lock);
     struct table *table = backend->in_use = backend->table;
     struct pollfd *polled = table->polled;
@@ -180,7 +161,7 @@ int backend_wait(struct backend *backend, struct backend_event *events, int limi
     lock_release(&backend->lock);
 
     polled[0] = (struct pollfd){.fd = os_descriptor(backend->event.readable), .events = POLLIN};
-    int found = poll_for(polled, count, span_ns), left = found, told = 0;
+    int found = table_poll(polled, count, span_ns), left = found, told = 0;
     if (found > 0 && polled[0].revents) {
         left--;
         if (!os_event_clear(&backend->event) && left == 0)

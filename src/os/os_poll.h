@@ -1,15 +1,18 @@
-/* What the poll backend knows about each descriptor: a table indexed by it, with a list of those that are armed, and the
- * array that is made of this list for poll.
+/* poll(2) has no set in the kernel: this is one. A table indexed by the descriptor, with a list of those that are armed, the
+ * array that is made of this list, and the call, in nanoseconds where the system can.
  *
  * What is armed comes to the end of the list, and what was told of leaves it: those that did not fit into the caller's
  * events come first the next time. Lost: keeping only an array and filling gaps with its last element, which can pass over
  * the same ones for ever; a record allocated for each source, which detaching would have to free. */
-#ifndef ROUSE_BACKEND_POLL_TABLE_H
-#define ROUSE_BACKEND_POLL_TABLE_H
+#ifndef ROUSE_OS_POLL_H
+#define ROUSE_OS_POLL_H
 
+#include <errno.h>
 #include <poll.h>
+#include <time.h>
 
 #include "core/alloc.h"
+#include "os/os_posix.h"
 
 /* The token of an entry without a source. */
 #define UNTRACKED UINT64_MAX
@@ -86,6 +89,20 @@ static inline size_t table_collect(struct table *table, uint32_t round)
         table->polled[count++] = (struct pollfd){.fd = (int)i - 1, .events = entries[i].events};
     }
     return count;
+}
+
+/* The count of poll, or a status; 0 if it was interrupted. */
+static inline int table_poll(struct pollfd *polled, size_t count, int64_t span_ns)
+{
+#if defined(ROUSE_HAVE_PPOLL)
+    struct timespec span = {.tv_sec = (time_t)(span_ns / 1000000000), .tv_nsec = (long)(span_ns % 1000000000)};
+    int found = ppoll(polled, (nfds_t)count, &span, NULL);
+#else
+    int found = poll(polled, (nfds_t)count, (int)((span_ns + 999999) / 1000000));
+#endif
+    if (found >= 0 || errno == EINTR)
+        return found < 0 ? 0 : found;
+    return errno == EAGAIN ? ROUSE_NO_MEMORY : os_status(errno); /* what some systems call it */
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* Telling a kqueue what to report, where the systems differ in the struct. */
-#ifndef ROUSE_BACKEND_KQUEUE_CHANGE_H
-#define ROUSE_BACKEND_KQUEUE_CHANGE_H
+#ifndef ROUSE_OS_KQUEUE_H
+#define ROUSE_OS_KQUEUE_H
 
 #include <errno.h>
 #include <stdbool.h>
