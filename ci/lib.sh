@@ -186,6 +186,38 @@ cmocka_source() {
     compgen -G "$folder/cmocka-*/"
 }
 
+# ---- parts of the suite ----------------------------------------------------------------------------------------------
+
+# What the plain ci/test does already, and no backend changes: installing, the models' search, benchmarks; the rules that no
+# compiler enforces, and what the kernel makes of a hundred thousand stacks.
+# shellcheck disable=SC2034
+done_elsewhere=(-DROUSE_INSTALL=OFF -DROUSE_BUILD_MODELS=OFF -DROUSE_BUILD_BENCH=OFF)
+# shellcheck disable=SC2034
+tests_elsewhere='^lint|^unit[.]stack_test[.](a_hundred_thousand|many_free|when_the_system_refuses_a_guard)'
+
+# whole_suite BACKEND: all that the backend can change, and which tests it skipped.
+whole_suite() {
+    ci/test --backend "$1" --leave-out "$tests_elsewhere" -- "${done_elsewhere[@]}" &&
+        ci/checks/skips --at-least 95 "tests/expected_skips/$1.txt" "build/gcc-none-$1/Testing/Temporary/LastTest.log"
+}
+
+# what_waits BACKEND: the programs that test waiting and waking, for some_tests.
+what_waits() {
+    echo "contract.backend unit.$1 unit.reactor unit.waker_map" \
+        behaviour.{waker,stream,close,stale_event,shutdown}
+}
+
+# some_tests BACKEND 'FOLDER.FILE...' ARGUMENT...: these programs, built and run alone; the arguments are ci/test's.
+some_tests() {
+    local backend=$1 programs=$2 targets='' pattern='' each
+    shift 2
+    for each in $programs; do
+        targets="$targets test_${each/./_}_test"
+        pattern=$pattern${pattern:+|}${each/./[.]}
+    done
+    ci/test --backend "$backend" --targets "${targets# }" --filter "^($pattern)_test[.]" "$@" -- "${done_elsewhere[@]}"
+}
+
 # ---- cells -----------------------------------------------------------------------------------------------------------
 
 # A cell is one configuration of the test matrix. A script that runs cells ends with cells_done; a script that calls
