@@ -1,4 +1,5 @@
-/* The switch for x86-64 with the System V calling convention. What it keeps and what it costs stands in switch.h.
+/* The switch for x86-64 with the System V calling convention, on ELF and Mach-O alike. What it keeps and what it costs
+ * stands in switch.h.
  *
  * A stack that was left holds, from its stack pointer upwards:
  *      0   x87 control word (2 bytes), 6 bytes of room
@@ -14,14 +15,28 @@
  * fiber), or fall back to swapcontext (OpenSSL), which does the same inside: whoever needs shadow stacks builds the
  * portable variant. */
 
+#define JOIN2(a, b) a##b
+#define JOIN(a, b)  JOIN2(a, b)
+#define NAME(name)  JOIN(__USER_LABEL_PREFIX__, name)
+
+#if defined(__ELF__)
+#define FUNCTION(name) .type NAME(name), @function
+#define HIDDEN(name)   .hidden NAME(name)
+#define END(name)      .size NAME(name), . - NAME(name)
+#else
+#define FUNCTION(name)
+#define HIDDEN(name) .private_extern NAME(name)
+#define END(name)
+#endif
+
     .text
 
 /* void switch_stacks(void **save_sp, void *load_sp) */
-    .globl switch_stacks
-    .hidden switch_stacks
-    .type switch_stacks, @function
+    .globl NAME(switch_stacks)
+    HIDDEN(switch_stacks)
+    FUNCTION(switch_stacks)
     .p2align 5
-switch_stacks:
+NAME(switch_stacks):
     .cfi_startproc
     endbr64
     pushq %rbp
@@ -50,8 +65,8 @@ switch_stacks:
     /* Both stacks have the same layout here, so what was said about the frame stays true. */
     movq %rsi, %rsp
     cmpw %ax, (%rsp)
-    jne .Lfloating_point_control_differs
-.Lresume:
+    jne 2f
+1:
     addq $8, %rsp
     .cfi_adjust_cfa_offset -8
     popq %r15
@@ -77,12 +92,12 @@ switch_stacks:
     .cfi_register %rip, %rcx
     notrack jmp *%rcx
     .cfi_endproc
-    .size switch_stacks, . - switch_stacks
+    END(switch_stacks)
 
 /* Rare. Makes the control word that of the resumed stack, and the rounding direction and the masks of MXCSR agree with
  * it. Exception flags are cleared first: one left by the other stack would trap here as soon as it is unmasked. */
-    .type switch_control, @function
-switch_control:
+    FUNCTION(switch_control)
+NAME(switch_control):
     .cfi_startproc
     .cfi_def_cfa %rsp, 64
     .cfi_offset %r15, -56
@@ -91,7 +106,7 @@ switch_control:
     .cfi_offset %r12, -32
     .cfi_offset %rbx, -24
     .cfi_offset %rbp, -16
-.Lfloating_point_control_differs:
+2:
     fnclex
     fldcw (%rsp)
     movzwl (%rsp), %eax
@@ -107,21 +122,21 @@ switch_control:
     orl %ecx, %eax
     movl %eax, 4(%rsp)
     ldmxcsr 4(%rsp)
-    jmp .Lresume
+    jmp 1b
     .cfi_endproc
-    .size switch_control, . - switch_control
+    END(switch_control)
 
 /* void *switch_frame(void *top, void (*entry)(void *argument), void *argument) */
-    .globl switch_frame
-    .hidden switch_frame
-    .type switch_frame, @function
+    .globl NAME(switch_frame)
+    HIDDEN(switch_frame)
+    FUNCTION(switch_frame)
     .p2align 4
-switch_frame:
+NAME(switch_frame):
     .cfi_startproc
     endbr64
     andq $-16, %rdi
     leaq -80(%rdi), %rax
-    leaq switch_start(%rip), %rcx
+    leaq NAME(switch_start)(%rip), %rcx
     movq $0, (%rax)
     fnstcw (%rax)
     movq $0, 8(%rax)
@@ -135,12 +150,12 @@ switch_frame:
     movq $0, 72(%rax)
     ret
     .cfi_endproc
-    .size switch_frame, . - switch_frame
+    END(switch_frame)
 
 /* The first thing on a new stack. Nobody called it: unwinding ends here. */
-    .type switch_start, @function
+    FUNCTION(switch_start)
     .p2align 4
-switch_start:
+NAME(switch_start):
     .cfi_startproc
     .cfi_undefined %rip
     endbr64
@@ -148,8 +163,9 @@ switch_start:
     callq *%rbx
     ud2
     .cfi_endproc
-    .size switch_start, . - switch_start
+    END(switch_start)
 
+#if defined(__ELF__)
     .section .note.GNU-stack, "", @progbits
 
 /* NT_GNU_PROPERTY_TYPE_0 with GNU_PROPERTY_X86_FEATURE_1_AND = IBT. */
@@ -163,3 +179,4 @@ switch_start:
     .long 4
     .long 1
     .long 0
+#endif

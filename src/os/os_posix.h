@@ -18,6 +18,13 @@ int os_prepare_descriptor(int descriptor);
  * but for something else. */
 int os_check_pollable(int descriptor);
 
+/* Each socket is told not to raise SIGPIPE. Elsewhere each call is told (MSG_NOSIGNAL), which macOS has learnt lately only. */
+#if defined(__APPLE__)
+#define SOCKETS_RAISE_SIGPIPE 1
+#else
+#define SOCKETS_RAISE_SIGPIPE 0
+#endif
+
 /* A number that no descriptor can have becomes -1, for which the kernel has the right answer. */
 static inline int os_descriptor(os_handle handle)
 {

@@ -20,8 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#if !defined(MSG_NOSIGNAL)
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE is set on every socket instead */
+#if SOCKETS_RAISE_SIGPIPE
+#undef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
 #endif
 
 #if defined(__linux__) && !defined(TCP_ULP)
@@ -108,7 +109,7 @@ int os_handle_kind(os_handle handle, enum os_kind *kind)
         *kind = OS_KIND_OTHER;
         return ROUSE_OK;
     }
-#if defined(SO_NOSIGPIPE)
+#if SOCKETS_RAISE_SIGPIPE
     (void)setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int));
 #endif
     *kind = is_tcp(descriptor) ? OS_KIND_STREAM_SOCKET : OS_KIND_OTHER_SOCKET;

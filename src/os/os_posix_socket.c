@@ -111,9 +111,9 @@ static int get_number(int descriptor, int level, int name, int *value)
 static int adopt_new(int descriptor, os_handle *handle)
 {
     int status = NEEDS_PREPARATION ? os_prepare_descriptor(descriptor) : ROUSE_OK;
-#if defined(SO_NOSIGPIPE)
-    if (status == ROUSE_OK)
-        status = set_number(descriptor, SOL_SOCKET, SO_NOSIGPIPE, 1);
+#if SOCKETS_RAISE_SIGPIPE
+    if (status == ROUSE_OK && setsockopt(descriptor, SOL_SOCKET, SO_NOSIGPIPE, &(int){1}, sizeof(int)) != 0)
+        status = errno == EINVAL ? ROUSE_CONNECTION_ABORTED : os_status(errno); /* EINVAL: it was reset in the queue */
 #endif
     if (status != ROUSE_OK) {
         (void)close(descriptor);
