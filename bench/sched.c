@@ -18,8 +18,10 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
+#if defined(__linux__)
+#include <sys/epoll.h>
+#endif
 
 enum { THOUSAND = 1000, MANY = 100 * 1000, MILLION = 1000 * 1000 };
 
@@ -644,7 +646,7 @@ static void sleep_lateness(void)
         return;
     run_task(&napper_type, &naps);
     report_lateness(label, "sleep_1ms_late");
-    /* What the kernel itself does in the same minute. */
+#if defined(__linux__) /* what the kernel itself does in the same minute */
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event;
     struct timespec ms = {0, 1000000};
@@ -655,6 +657,7 @@ static void sleep_lateness(void)
     }
     close(epoll);
     report_lateness("raw", "sleep_1ms_late_epoll_pwait2");
+#endif
 }
 
 /* ---- spreading work ---- */
@@ -770,8 +773,8 @@ static void idle_cost(void)
     struct sleeper wait = {.least_ns = ROUSE_S(SECONDS)};
     double switches_before = switches(), cpu_before = (double)cpu_ns();
     run_task(&sleeper_type, &wait);
-    double cpu_us = ((double)cpu_ns() - cpu_before) / 1000 / SECONDS;
-    double switched = (switches() - switches_before) / SECONDS;
+    double cpu_us = ((double)cpu_ns() - cpu_before) / 1000 / (double)SECONDS;
+    double switched = (switches() - switches_before) / (double)SECONDS;
     value_report(label, "idle_10k_cpu", cpu_us, cpu_us, "us of CPU a second");
     value_report(label, "idle_10k_switches", switched, switched, "context switches a second");
     end_runtime(runtime);

@@ -52,7 +52,7 @@ static void measure(const char *name)
                 descend(calls - 1, &here, &there);
             else
                 switch_to(&here, &there);
-        ns[round] = (double)(os_now() - start) / SWITCHES;
+        ns[round] = (double)(os_now() - start) / (double)SWITCHES;
     }
     qsort(ns, ROUNDS, sizeof ns[0], compare);
     printf("rouse\t%s\t%.2f\t%.2f\n", name, ns[0], ns[ROUNDS / 2]);
