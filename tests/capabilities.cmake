@@ -21,6 +21,7 @@ set(rouse_test_capabilities
     outer_set     # what a foreign loop waits for is made when it asks, which can fail
     completion_port # the backend is that of Windows: polls in flight are the kernel's, other completions are events
     commit_on_touch # memory that was reserved may be used anywhere: the system commits it when it is touched
+    residence     # the system tells which pages are in memory, and those that were given back are not, at once
     reuse_port    # several listeners may share a port
     keep_alive_read # how long a connection is silent before it is probed can be read back
     errors_once   # asking a socket for its error takes it, and a connection that is gone has no peer any more
@@ -35,7 +36,7 @@ if(UNIX)
          errors_once keep_alive_read)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-    list(APPEND rouse_test_available faults proc_files)
+    list(APPEND rouse_test_available faults proc_files residence)
 endif()
 if(ROUSE_BACKEND MATCHES "^(epoll|kqueue)$")
     list(APPEND rouse_test_available kernel_set watchable)

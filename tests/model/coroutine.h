@@ -39,7 +39,7 @@
 #endif
 #endif
 
-#if defined(__x86_64__) && !defined(_WIN32) && !defined(COROUTINE_PORTABLE)
+#if defined(__x86_64__) && defined(__ELF__) && !defined(COROUTINE_PORTABLE)
 #define COROUTINE_ASSEMBLY 1
 #else
 #include <ucontext.h>

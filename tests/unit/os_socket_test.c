@@ -13,6 +13,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#if !defined(ENONET) /* Linux's own */
+#define ENONET ENETDOWN
+#endif
+
 TEST_FILE_NEEDS(system_layer)
 
 static rouse_address loopback(int family, uint16_t port)
