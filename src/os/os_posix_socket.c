@@ -140,6 +140,22 @@ int os_tcp_open(os_handle *handle, int family)
 #define REUSE_PORT SO_REUSEPORT
 #endif
 
+#if defined(__OpenBSD__)
+/* It is always so there, and cannot be said otherwise. Only where the address is any one does it make a difference. */
+static int set_v6_only(int descriptor, const struct sockaddr_in6 *address, bool v6_only)
+{
+    (void)descriptor;
+    return v6_only || !IN6_IS_ADDR_UNSPECIFIED(&address->sin6_addr) ? ROUSE_OK : ROUSE_NOT_SUPPORTED;
+}
+#else
+/* Said in both cases, because systems and their settings differ in what they do unasked. */
+static int set_v6_only(int descriptor, const struct sockaddr_in6 *address, bool v6_only)
+{
+    (void)address;
+    return set_number(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, v6_only);
+}
+#endif
+
 int os_tcp_bind(os_handle handle, const rouse_address *address, bool reuse_address, bool reuse_port, bool v6_only)
 {
     int descriptor = os_descriptor(handle);
@@ -152,9 +168,8 @@ int os_tcp_bind(os_handle handle, const rouse_address *address, bool reuse_addre
         status = set_number(descriptor, SOL_SOCKET, SO_REUSEADDR, 1);
     if (status == ROUSE_OK && reuse_port)
         status = set_number(descriptor, SOL_SOCKET, REUSE_PORT, 1);
-    /* Said in both cases, because systems and their settings differ in what they do unasked. */
     if (status == ROUSE_OK && address->family == ROUSE_IPV6)
-        status = set_number(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, v6_only);
+        status = set_v6_only(descriptor, &to.ipv6, v6_only);
     if (status != ROUSE_OK)
         return status;
     return bind(descriptor, &to.any, length) == 0 ? ROUSE_OK : os_status(errno);
