@@ -218,9 +218,10 @@ DWORD os_milliseconds(int64_t deadline_ns)
 {
     if (deadline_ns == ROUSE_NEVER)
         return INFINITE;
-    int64_t left_ns = deadline_ns - os_now();
-    if (left_ns <= 0)
+    int64_t now_ns = os_now();
+    if (deadline_ns <= now_ns)
         return 0;
+    int64_t left_ns = deadline_ns - now_ns;
     int64_t milliseconds = left_ns / 1000000 + (left_ns % 1000000 != 0);
     return milliseconds < INFINITE ? (DWORD)milliseconds : INFINITE - 1;
 }
