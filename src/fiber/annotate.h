@@ -36,7 +36,7 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-#if defined(__has_include)
+#if defined(__has_include) && !defined(_WIN32)
 #if __has_include(<valgrind/memcheck.h>)
 #include <valgrind/memcheck.h>
 #define ANNOTATE_VALGRIND 1
