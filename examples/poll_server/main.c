@@ -109,6 +109,7 @@ static void exit_at_once(int signal_number)
 
 void exit_on_next_signal(void)
 {
+    rouse_signal_restore();
     signal(SIGINT, exit_at_once);
     signal(SIGTERM, exit_at_once);
 }
