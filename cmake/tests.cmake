@@ -7,7 +7,7 @@
 
 include("${PROJECT_SOURCE_DIR}/tests/capabilities.cmake")
 
-if(ROUSE_SANITIZER STREQUAL "thread" OR (CMAKE_CROSSCOMPILING_EMULATOR AND UNIX))
+if(ROUSE_SANITIZER STREQUAL "thread" OR CMAKE_CROSSCOMPILING_EMULATOR)
     set(rouse_default_test_timeout 120)
 else()
     set(rouse_default_test_timeout 60)

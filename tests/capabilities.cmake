@@ -11,7 +11,9 @@ set(rouse_test_capabilities
     fork          # a process can be forked, and goes on in both
     signals       # POSIX signals: handlers, masks, a process can send itself one
     handlers      # after the handler of a signal a thread is what it was: in qemu's i386 it takes itself for another
-    processes     # programs can be started, and ended by a signal
+    hang_up       # SIGHUP can be had again and again: on Windows it is the last that a process hears
+    processes     # programs can be started, and told by SIGINT to end
+    terminate     # and by SIGTERM
     faults        # system calls and allocations can be made to fail, and the clock can be moved (support/faults.h)
     proc_files    # /proc tells about this process
     kernel_set    # descriptors are put into a set of the kernel's, by system calls, which can be made to fail
@@ -25,14 +27,15 @@ set(rouse_test_capabilities
     reuse_port    # several listeners may share a port
     keep_alive_read # how long a connection is silent before it is probed can be read back
     errors_once   # asking a socket for its error takes it, and a connection that is gone has no peer any more
+    strict_texts  # inet_pton takes addresses as POSIX writes them, and nothing else
     urgent_data   # TCP's out-of-band byte is told from others
     shared_library # the library can be loaded at run time
     unloading     # and is unloaded when it is closed: musl keeps what was loaded once
 )
 
-set(rouse_test_available real_threads system_layer urgent_data processes handlers)
+set(rouse_test_available real_threads system_layer strict_texts urgent_data processes terminate handlers)
 if(UNIX)
-    list(APPEND rouse_test_available descriptors unix_sockets fork signals shared_library commit_on_touch reuse_port
+    list(APPEND rouse_test_available descriptors unix_sockets fork signals hang_up shared_library commit_on_touch reuse_port
          errors_once keep_alive_read)
 endif()
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
@@ -64,7 +67,7 @@ set(rouse_test_outside ${rouse_test_available})
 # A simulated world has threads that take turns, TCP and time; its signals run no handler on a stack of somebody else.
 if(ROUSE_BACKEND STREQUAL "sim")
     list(REMOVE_ITEM rouse_test_outside faults system_layer)
-    set(rouse_test_available handlers watchable reuse_port commit_on_touch errors_once keep_alive_read)
+    set(rouse_test_available handlers hang_up strict_texts watchable reuse_port commit_on_touch errors_once keep_alive_read)
 endif()
 
 # What runs the tests may have less than the target.

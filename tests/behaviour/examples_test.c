@@ -99,7 +99,7 @@ TEST(fetches_wait_for_nobody_longer_than_two_seconds)
     assert_int_equal(test_process_end(&process, 4 * SECOND), 1);
     assert_true(test_now_ns() - start >= 2 * SECOND);
     test_read_text(process.output, text, sizeof text);
-    assert_non_null(strstr(text, ": page\n"));
+    assert_non_null(strstr(text, ": page"));
     assert_non_null(strstr(text, "refused"));
     assert_non_null(strstr(text, "deadline"));
     test_process_forget(&process);

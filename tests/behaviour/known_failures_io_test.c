@@ -272,10 +272,10 @@ TEST(one_operation_serves_every_kind_in_turn)
         assert_int_equal(rouse_spawn(&task, &five, NULL), ROUSE_OK);
         rouse_join_init(&hand.op, &task, NULL);
         assert_int_equal(hand_finish(&hand), 5);
-        rouse_signal_wait_init(&hand.op, ROUSE_SIGNAL_HANG_UP);
+        rouse_signal_wait_init(&hand.op, ROUSE_SIGNAL_TERMINATE);
         assert_int_equal(hand_poll(&hand), ROUSE_PENDING);
-        assert_int_equal(raise(SIGHUP), 0);
-        assert_int_equal(hand_finish(&hand), ROUSE_SIGNAL_HANG_UP);
+        assert_int_equal(raise(SIGTERM), 0);
+        assert_int_equal(hand_finish(&hand), ROUSE_SIGNAL_TERMINATE);
         assert_int_equal(rouse_option_set(client, ROUSE_OPTION_LINGER, 0), ROUSE_OK); /* leaves no port behind */
         assert_int_equal(rouse_close(client), ROUSE_OK);
         assert_int_equal(rouse_close(server), ROUSE_OK);
@@ -944,8 +944,9 @@ static int serve_dawdlers(void *unused)
 TEST(clients_that_dawdle_are_closed_in_time_and_the_others_served)
 {
     struct rlimit limit;
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    if (limit.rlim_cur < 2 * DAWDLERS + 100 && limit.rlim_max > limit.rlim_cur) {
+    /* There is no such limit everywhere. */
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2 * DAWDLERS + 100 &&
+        limit.rlim_max > limit.rlim_cur) {
         limit.rlim_cur = limit.rlim_max;
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     }

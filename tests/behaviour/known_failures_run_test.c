@@ -822,6 +822,7 @@ static void send_signals(void *unused)
 TEST(signals_on_their_way_do_no_harm_when_they_are_not_caught_any_more)
 {
     test_needs("handlers");
+    test_needs("hang_up");
     struct sigaction before, ignoring = {.sa_handler = SIG_IGN}, found;
     test_thread thread;
     struct hand waiting;

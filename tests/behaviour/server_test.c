@@ -256,7 +256,7 @@ TEST(a_signal_ends_idle_connections_at_once)
         int one = test_connect_port(server.port), two = test_connect_port(server.port);
         ask(one, "hello", 5, PREFIX "hello\n");
         ask(two, "hello", 5, PREFIX "hello\n");
-        signal_server(&server, i % 2 == 0 ? SIGINT : SIGTERM);
+        signal_server(&server, i % 2 == 0 || !test_has("terminate") ? SIGINT : SIGTERM);
         test_expect_end(one);
         test_expect_end(two);
         expect_end(&server.process, 0, 2 * SECOND);
@@ -276,15 +276,17 @@ TEST(a_signal_right_after_the_first_line_is_not_lost)
     }
 }
 
-/* Receives until the end of the stream; answers whether the last byte was the end of a reply. */
+/* Receives until the end of the stream; answers whether the last byte was the end of a reply. The server waits for half a
+ * second until we hang up, and we may be slower; that it has gone then may be told instead of the end. */
 static bool reply_is_whole(int client)
 {
     static char data[65536];
     char last = 0;
     for (;;) {
         ptrdiff_t count = test_receive(client, data, sizeof data, TEST_SOON);
-        require_int(count, >=, 0);
-        if (count == 0) {
+        bool gone = count == -ECONNRESET && test_is_slow();
+        require_int(gone ? 0 : count, >=, 0);
+        if (count <= 0) {
             return last == '\n';
         }
         last = data[count - 1];
@@ -337,7 +339,7 @@ TEST(a_second_signal_ends_it_at_once)
         test_send_until_full(client);
         interrupt(&server);
         eventually(refuses(server.port), 5 * SECOND);
-        test_process_signal(&server.process, i % 2 == 0 ? SIGINT : SIGTERM);
+        test_process_signal(&server.process, i % 2 == 0 || !test_has("terminate") ? SIGINT : SIGTERM);
         expect_end(&server.process, 130, 3 * SECOND); /* the first one alone would take five */
         test_close(client);
     }

@@ -88,7 +88,7 @@ TEST(wakes_from_many_threads_lead_to_at_most_as_many_polls_and_none_is_lost)
         struct sleeper sleeper;
         test_thread threads[3];
         size_t count = test_scale(5000, 1000000);
-        sleeper_init(&sleeper, 3 * count);
+        sleeper_init(&sleeper, (unsigned long)(3 * count));
         rouse_task task = sleeper_start(runtime, &sleeper);
         test_await(&sleeper.polled);
         for (int i = 0; i < 3; i++) {

@@ -99,7 +99,11 @@ bool test_is_sanitized(void)
 
 bool test_is_emulated(void)
 {
+#if defined(_WIN32)
+    return posix_is_wine();
+#else
     return getenv("ROUSE_TEST_EMULATOR") != NULL;
+#endif
 }
 
 bool test_is_slow(void)

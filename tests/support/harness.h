@@ -170,7 +170,8 @@ size_t test_scale(size_t small, size_t full);
 /* True where everything takes many times longer: under valgrind, in an emulator, or built with a sanitizer. */
 bool test_is_slow(void);
 bool test_is_valgrind(void);
-bool test_is_emulated(void); /* an emulator of the processor, which ROUSE_TEST_EMULATOR names, runs this program */
+bool test_is_emulated(
+    void); /* an emulator of the processor, which ROUSE_TEST_EMULATOR names, runs this program, or Wine */
 
 /* True if blocks are counted and calls can be made to fail: see faults.h. */
 bool test_is_sanitized(void);

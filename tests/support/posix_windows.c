@@ -27,6 +27,7 @@
 #undef read
 #undef write
 #undef execv
+#undef raise
 
 static int refuse(void)
 {
@@ -180,37 +181,45 @@ int posix_shutdown(int socket, int how)
     return answer(shutdown(handle_of(socket), how));
 }
 
-/* For one call. The sockets that are used like this are blocking ones. */
-static void stop_waiting(int socket, int flags, bool stop)
+static bool is_ready(int socket, short events)
+{
+    WSAPOLLFD polled = {handle_of(socket), events, 0};
+    return WSAPoll(&polled, 1, 0) != 0;
+}
+
+/* For one call of a socket of the test's own, which is blocking. */
+static void stop_waiting(int socket, bool stop)
 {
     u_long on = stop;
-    if (flags & MSG_DONTWAIT) {
-        ioctlsocket(handle_of(socket), (long)FIONBIO, &on);
-    }
+    ioctlsocket(handle_of(socket), (long)FIONBIO, &on);
 }
 
 ptrdiff_t posix_send(int socket, const void *data, size_t length, int flags)
 {
-    stop_waiting(socket, flags, true);
+    if (!(flags & MSG_DONTWAIT)) {
+        return answer(send(handle_of(socket), data, (int)length, flags));
+    }
+    stop_waiting(socket, true);
     int count = answer(send(handle_of(socket), data, (int)length, flags & ~MSG_DONTWAIT));
     int error = errno;
-    stop_waiting(socket, flags, false);
+    stop_waiting(socket, false);
     errno = error;
     return count;
 }
 
 ptrdiff_t posix_recv(int socket, void *data, size_t length, int flags)
 {
-    stop_waiting(socket, flags, true);
+    /* Nobody tells whether the socket is a blocking one. It is read from by one thread. */
+    if (flags & MSG_DONTWAIT && !is_ready(socket, POLLIN)) {
+        errno = EAGAIN;
+        return -1;
+    }
     int count = answer(recv(handle_of(socket), data, (int)length, flags & ~MSG_DONTWAIT));
-    int error = errno;
     WSAPOLLFD polled = {.fd = handle_of(socket)};
     if (count == 0 && length > 0 && WSAPoll(&polled, 1, 0) > 0 && polled.revents & POLLERR) { /* Wine tells no reset */
         count = -1;
-        error = ECONNRESET;
+        errno = ECONNRESET;
     }
-    stop_waiting(socket, flags, false);
-    errno = error;
     return count;
 }
 
@@ -365,10 +374,30 @@ pid_t waitpid(pid_t process, int *status, int options)
     return refuse();
 }
 
+/* As the system does it: a thread that begins where the system's own do calls the handlers. What says that the console goes
+ * away is not sent like this: the process ends after it. */
+int posix_raise(int signal)
+{
+    if (signal != SIGINT && signal != SIGTERM) {
+        return refuse();
+    }
+    union {
+        FARPROC found;
+        LPTHREAD_START_ROUTINE start;
+    } routine = {GetProcAddress(GetModuleHandleW(L"kernelbase.dll"), "CtrlRoutine")};
+    intptr_t event = signal == SIGINT ? CTRL_C_EVENT : CTRL_BREAK_EVENT;
+    HANDLE thread = routine.found != NULL ? CreateThread(NULL, 0, routine.start, (void *)event, 0, NULL) : NULL;
+    if (thread == NULL) {
+        return refuse();
+    }
+    WaitForSingleObject(thread, INFINITE);
+    CloseHandle(thread);
+    return 0;
+}
+
 int kill(pid_t process, int signal)
 {
-    (void)process, (void)signal;
-    return refuse();
+    return process == getpid() ? posix_raise(signal) : refuse();
 }
 
 int posix_execv(const char *path, char *const *arguments)
@@ -556,19 +585,22 @@ int getrusage(int who, struct rusage *usage)
 
 /* ---- looking at this process ---- */
 
-int posix_handle_count(void)
+bool posix_is_wine(void)
 {
-    DWORD count = 0;
-    return GetProcessHandleCount(GetCurrentProcess(), &count) ? (int)count : -1;
+    return GetProcAddress(GetModuleHandleW(L"ntdll.dll"), "wine_get_version") != NULL;
 }
 
+/* Handles are dense multiples of four. Whoever could say how many there are cannot be asked in Wine: GetProcessHandleCount
+ * answers 0, and its server may crash while it lists those of the whole system. */
 int posix_socket_count(void)
 {
-    int sockets = 0, left = posix_handle_count();
-    for (intptr_t handle = 4; left > 0 && handle < 65536; handle += 4) {
-        DWORD flags;
-        left -= GetHandleInformation((HANDLE)handle, &flags) != 0;
-        sockets += is_socket((int)handle);
+    int sockets = 0;
+    DWORD flags;
+    for (intptr_t handle = 4, last = 0; handle < last + 400; handle += 4) {
+        if (GetHandleInformation((HANDLE)handle, &flags)) {
+            last = handle;
+            sockets += is_socket((int)handle);
+        }
     }
     return sockets;
 }

@@ -153,7 +153,9 @@ int dprintf(int descriptor, const char *format, ...) __attribute__((format(gnu_p
 
 pid_t fork(void);
 pid_t waitpid(pid_t process, int *status, int options);
-int kill(pid_t process, int signal);
+int kill(pid_t process, int signal); /* this one, as raise */
+#define raise(signal) posix_raise(signal)
+int posix_raise(int signal); /* SIGINT and SIGTERM: Ctrl-C and Ctrl-Break, whose handlers have run when it returns */
 int pause(void);
 int setenv(const char *name, const char *value, int replace);
 int unsetenv(const char *name);
@@ -255,7 +257,7 @@ int getrusage(int who, struct rusage *usage);
 
 /* ---- looking at this process, for the harness ---- */
 
-int posix_handle_count(void); /* of all kinds */
+bool posix_is_wine(void);
 int posix_socket_count(void);
 int posix_thread_count(void);
 size_t posix_rss_bytes(void);

@@ -30,14 +30,13 @@ static HANDLE inherited(int end)
     return handle;
 }
 
-/* The program is the head of a group of its own: what the console tells it does not reach the test. The pid is the
- * process's handle. */
+/* The program has a console of its own: what that tells it does not reach the test. The pid is the process's handle. */
 void test_process_start(test_process *process, const char *path, const char *const *arguments, enum test_stdout kind)
 {
-    char command[2000];
+    char command[2000]; /* whose first word tells what to start, without .exe too */
     int output[2], errors[2], length = snprintf(command, sizeof command, "\"%s\"", path);
     for (size_t i = 0; arguments[i] != NULL; i++) {
-        length += snprintf(command + length, sizeof command - (size_t)length, " %s", arguments[i]);
+        length += snprintf(command + length, sizeof command - (size_t)length, " \"%s\"", arguments[i]);
         require(length < (int)sizeof command);
     }
     open_pipe(output);
@@ -47,7 +46,7 @@ void test_process_start(test_process *process, const char *path, const char *con
     start.hStdOutput = kind == TEST_STDOUT_CLOSED ? NULL : inherited(output[1]);
     start.hStdError = inherited(errors[1]);
     PROCESS_INFORMATION made;
-    require(CreateProcessA(path, command, NULL, NULL, TRUE, CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &made));
+    require(CreateProcessA(NULL, command, NULL, NULL, TRUE, CREATE_NO_WINDOW, NULL, NULL, &start, &made));
     CloseHandle(made.hThread);
     require(close(output[1]) == 0 && close(errors[1]) == 0);
     process->pid = (intptr_t)made.hProcess;
@@ -59,14 +58,23 @@ void test_process_start(test_process *process, const char *path, const char *con
     }
 }
 
+static BOOL WINAPI stay(DWORD event)
+{
+    return event == CTRL_C_EVENT || event == CTRL_BREAK_EVENT;
+}
+
 void test_process_signal(const test_process *process, int signal)
 {
-    DWORD id = GetProcessId((HANDLE)process->pid);
-    if (signal == SIGTERM) { /* Ctrl-C does not reach groups */
-        require(GenerateConsoleCtrlEvent(CTRL_BREAK_EVENT, id));
-    } else {
+    if (signal != SIGINT && signal != SIGTERM) {
         require(TerminateProcess((HANDLE)process->pid, (UINT)(128 + signal)));
+        return;
     }
+    /* Only programs at the same console can be told something. */
+    FreeConsole();
+    require(SetConsoleCtrlHandler(stay, TRUE));
+    require(AttachConsole(GetProcessId((HANDLE)process->pid)));
+    require(GenerateConsoleCtrlEvent(signal == SIGINT ? CTRL_C_EVENT : CTRL_BREAK_EVENT, 0));
+    FreeConsole();
 }
 
 int test_process_end(test_process *process, int64_t timeout_ns)

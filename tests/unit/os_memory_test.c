@@ -49,6 +49,7 @@ TEST(a_block_larger_than_memory_is_refused)
 
 TEST(pages_are_zero_and_writable_and_cost_memory_when_they_are_touched)
 {
+    test_needs("commit_on_touch");
     size_t bytes = (size_t)64 << 20;
     unsigned char *memory = reserve(1);
     os_pages_release(memory, page);

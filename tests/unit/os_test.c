@@ -137,6 +137,7 @@ static void send_random(void *argument)
 
 TEST(a_forked_child_has_random_numbers_of_its_own)
 {
+    test_needs("fork");
     int ends[2];
     uint64_t value;
     assert_int_equal(pipe(ends), 0);
@@ -208,6 +209,7 @@ TEST(a_thread_runs_its_body_once_with_its_argument)
 
 TEST(a_thread_starts_with_signals_blocked_but_those_of_faults)
 {
+    test_needs("signals");
     struct report report;
     os_thread thread;
     sigset_t before, after;

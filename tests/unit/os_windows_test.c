@@ -170,30 +170,42 @@ static void see(int signal)
     atomic_fetch_or(&seen, signal);
 }
 
-TEST(child_that_waits_for_ctrl_break)
+TEST(child_that_waits_for_the_console)
 {
     if (getenv("ROUSE_TEST_CHILD") == NULL)
         test_skip("only as a child of another test");
+    int wanted = atoi(getenv("ROUSE_TEST_CHILD"));
+    assert_int_equal(os_signal_install(ROUSE_SIGNAL_INTERRUPT, see), ROUSE_OK);
     assert_int_equal(os_signal_install(ROUSE_SIGNAL_TERMINATE, see), ROUSE_OK);
     os_write_error("ready\n", 6);
-    eventually(atomic_load(&seen) == ROUSE_SIGNAL_TERMINATE, TEST_SOON);
+    eventually(atomic_load(&seen) == wanted, TEST_SOON);
+    os_signal_restore(ROUSE_SIGNAL_INTERRUPT);
     os_signal_restore(ROUSE_SIGNAL_TERMINATE);
 }
 
-TEST(ctrl_break_is_a_request_to_terminate)
+static void tell_a_child(int signal, const char *wanted)
 {
     char path[MAX_PATH], line[64];
     test_process child;
-    const char *arguments[] = {"child_that_waits_for_ctrl_break", NULL};
-    if (GetConsoleCP() == 0)
-        test_skip("there is no console");
+    const char *arguments[] = {"child_that_waits_for_the_console", NULL};
     require(GetModuleFileNameA(NULL, path, sizeof path) != 0);
-    require(SetEnvironmentVariableA("ROUSE_TEST_CHILD", "1"));
+    require(SetEnvironmentVariableA("ROUSE_TEST_CHILD", wanted));
     test_process_start(&child, path, arguments, TEST_STDOUT_PIPE);
     do
         assert_true(test_read_line(child.errors, line, sizeof line) > 0);
     while (strncmp(line, "ready", 5) != 0);
-    test_process_signal(&child, SIGTERM);
+    test_process_signal(&child, signal);
     assert_int_equal(test_process_end(&child, TEST_SOON), 0);
     test_process_forget(&child);
+}
+
+TEST(ctrl_c_interrupts)
+{
+    tell_a_child(SIGINT, "1");
+}
+
+TEST(ctrl_break_is_a_request_to_terminate)
+{
+    test_needs("terminate");
+    tell_a_child(SIGTERM, "2");
 }

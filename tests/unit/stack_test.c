@@ -663,6 +663,7 @@ static void overwrite_the_low_end_and_wait(void *argument)
 TEST(in_debug_builds_a_wait_finds_that_a_stack_has_overflowed)
 {
     static char text[64 * 1024];
+    test_needs("fork");
     assert_true(run_child(overwrite_the_low_end_and_wait, text, sizeof text) != 0);
     assert_non_null(strstr(text, "rouse: stack overflow in a fiber: its stack has 65536 bytes\n"));
 }
