@@ -743,6 +743,7 @@ static void live_and_end(void)
 /* ex-actor#265, folly#1969, rust#28129: destructors ran when what they used was gone. */
 TEST(destructors_of_threads_and_exit_handlers_may_use_the_library)
 {
+    test_needs("fork");
     if (FAULTS_THREAD_SANITIZER) /* ends a forked child that starts threads */
         return;
     for (int i = 0; i < 5; i++) {
@@ -788,6 +789,7 @@ static int wait_for_what_was_kept(void *unused)
 /* libuv#3483, libevent#307: after a signal just before the fork the child span, or it heard no signal any more. */
 TEST(a_forked_child_is_idle_and_hears_its_own_signals_only)
 {
+    test_needs("fork");
     test_needs("handlers");
     for (int kind = 0; kind < (FAULTS_THREAD_SANITIZER ? 1 : TEST_EXECUTORS); kind++) {
         rouse_options options = test_options((enum test_executor)kind, 2);
