@@ -48,8 +48,8 @@ static int be_idle(void *unused)
 TEST_SERIAL(idle_connections_in_every_state_cost_no_processor_time)
 {
     struct rlimit limit;
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    if (limit.rlim_cur < 2 * MOST + 100 && limit.rlim_max > limit.rlim_cur) {
+    /* There is no such limit everywhere. */
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2 * MOST + 100 && limit.rlim_max > limit.rlim_cur) {
         limit.rlim_cur = limit.rlim_max;
         assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     }

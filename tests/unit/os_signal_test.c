@@ -47,7 +47,7 @@ TEST(notifying_never_blocks_and_keeps_errno)
     assert_int_equal(write((int)event.notify, &nearly_full, sizeof nearly_full), (ssize_t)sizeof nearly_full);
 #endif
     errno = 77;
-    for (int i = 0; i < 100000; i++)
+    for (size_t i = test_scale(100000, 100000); i > 0; i--)
         os_event_notify(&event);
     assert_int_equal(errno, 77);
     assert_int_equal(os_is_ready(event.readable, ROUSE_READABLE), 1);
