@@ -41,8 +41,13 @@ else()
     set(rouse_fiber_switch portable)
     # POSIX no longer has it, and musl never had; its headers declare it all the same, so that only linking tells.
     if(WIN32)
-        message(FATAL_ERROR "The fiber switch of this build would be swapcontext (ROUSE_FIBER_SWITCH=${ROUSE_FIBER_SWITCH}), "
-                            "which Windows does not have. There is an assembly switch for x86-64.")
+        check_c_source_compiles("
+            #include <windows.h>
+            int main(void) { RtlRestoreContext((CONTEXT *)0, (EXCEPTION_RECORD *)0); return 0; }" ROUSE_HAS_RESTORE_CONTEXT)
+        if(NOT ROUSE_HAS_RESTORE_CONTEXT)
+            message(FATAL_ERROR "The fiber switch of this build would be RtlRestoreContext (ROUSE_FIBER_SWITCH="
+                                "${ROUSE_FIBER_SWITCH}), which 32-bit Windows does not have.")
+        endif()
     else()
         check_function_exists(swapcontext ROUSE_HAS_SWAPCONTEXT)
         if(NOT ROUSE_HAS_SWAPCONTEXT)

@@ -9,8 +9,8 @@
  *     thread that prepares it. Not kept: the exception flags (fetestexcept), and control that exists only for SSE and
  *     is set past <fenv.h> (flush-to-zero, denormals-are-zero, _MM_SET_ROUNDING_MODE): these belong to the thread;
  *   - the C++ exceptions being handled, when the program has a C++ runtime from its start.
- * What belongs to the thread: errno and all other thread-local storage, and the signal mask (the portable variant, which
- * is swapcontext, keeps a mask for each context, at the price of a system call).
+ * What belongs to the thread: errno and all other thread-local storage, and the signal mask (swapcontext, the
+ * portable variant where POSIX is, keeps a mask for each context, at the price of a system call).
  *
  * Alternatives that lost, in nanoseconds for one switch on an AMD EPYC: swapcontext 250; resuming with ret 7.0, because
  * the processor predicts it from the calls of the other stack; saving MXCSR in each switch 5.2 (its store alone costs
@@ -22,7 +22,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#if defined(ROUSE_FIBER_PORTABLE)
+
+#if defined(ROUSE_FIBER_PORTABLE) && !defined(_WIN32)
+#define SWITCH_BY_UCONTEXT 1
 #include <ucontext.h>
 #endif
 
@@ -37,10 +39,10 @@ struct switch_exceptions {
 };
 
 struct switch_context {
-    void *sp;                            /* where the stack was left; only a hint if portable */
+    void *sp;                            /* where the stack was left; only a hint with ucontext */
     struct switch_exceptions exceptions; /* of this stack, while it is left; empty while it runs */
     struct switch_exceptions *of_thread; /* the C++ runtime's, of the thread that runs it; NULL: not known */
-#if defined(ROUSE_FIBER_PORTABLE)
+#if defined(SWITCH_BY_UCONTEXT)
     ucontext_t registers;          /* what swapcontext saves */
     void (*entry)(void *argument); /* for the first resumption: makecontext passes no pointers */
     void *argument;                /* of entry */
@@ -89,7 +91,7 @@ static inline void switch_exceptions_exchange(struct switch_context *save, struc
     }
 }
 
-#if defined(ROUSE_FIBER_PORTABLE)
+#if defined(SWITCH_BY_UCONTEXT)
 
 void switch_registers_prepare(struct switch_context *context, void *stack_low, size_t stack_bytes);
 void switch_registers(struct switch_context *save, struct switch_context *load);
@@ -113,7 +115,7 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
 
 #else
 
-/* In the assembly file of the target. switch_frame writes below `top` what switch_stacks expects on a stack that it
+/* In the assembly file of the target, or switch_portable_windows.c. switch_frame writes below `top` what switch_stacks expects on a stack that it
  * resumes, and answers the stack pointer. `low`, the lower end, is looked at where the system wants to know it. */
 void *switch_frame(void *top, void (*entry)(void *argument), void *argument, void *low);
 void switch_stacks(void **save_sp, void *load_sp);
@@ -134,10 +136,15 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
 
 #endif
 
-#if defined(_WIN32) && !defined(ROUSE_FIBER_PORTABLE)
-/* Where the assembly keeps them, from the stack pointer upwards. */
+#if defined(_WIN32)
+/* Where they are kept, from the stack pointer upwards. */
+#if defined(ROUSE_FIBER_PORTABLE)
+#define SWITCH_LIMIT_OFFSET 0
+#define SWITCH_END_OFFSET   8
+#else
 #define SWITCH_LIMIT_OFFSET 0xb0
 #define SWITCH_END_OFFSET   0xb8
+#endif
 
 static inline void switch_set_limit(struct switch_context *context, void *limit, void *end)
 {

@@ -1,9 +1,9 @@
-/* The switch for targets without one in assembly: ucontext, which POSIX once had and most C libraries still have. Each
+/* The switch for targets without one in assembly, but for Windows: ucontext, which POSIX once had and most C libraries still have. Each
  * switch costs a system call for the signal mask. Where shadow stacks are switched on, the C library gives each context
  * one. AddressSanitizer makes its own guess at swapcontext and wipes the red zones of what is resumed: it finds less. */
 #include "fiber/switch.h"
 
-#if defined(ROUSE_FIBER_PORTABLE)
+#if defined(ROUSE_FIBER_PORTABLE) && !defined(_WIN32)
 
 /* Arguments of makecontext are ints, so the pointer comes in two halves. */
 static void start(unsigned high, unsigned low)
@@ -29,4 +29,6 @@ void switch_registers(struct switch_context *save, struct switch_context *load)
     swapcontext(&save->registers, &load->registers); /* fails as little */
 }
 
+#else
+typedef int nothing; /* C has no empty files */
 #endif

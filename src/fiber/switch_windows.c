@@ -1,4 +1,4 @@
-/* What the assembly for Windows has in C: the end of an exception that nobody on a fiber's stack has handled. */
+/* What the switches for Windows share: the end of an exception that nobody on a fiber's stack has handled. */
 #if defined(_WIN32)
 
 #define WIN32_LEAN_AND_MEAN
