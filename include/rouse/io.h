@@ -26,7 +26,8 @@ typedef struct rouse_buffer {
 /* Reads at most `length` bytes, at least one; answers how many, 0 at the end of the stream. length 0 answers 0 at once.
  * Errors: CLOSED, INVALID (NULL with a length), TOO_LARGE (over PTRDIFF_MAX), why a wait ends or cannot begin (op.h), and
  * what became of the connection, CONNECTION_RESET for example. TIMED_OUT is both a deadline that has passed and, from the
- * system, a peer that no longer answers: it was the deadline if rouse_deadline_current is past. */
+ * system, a peer that no longer answers: it was the deadline if rouse_deadline_current is past. A reset is told once as
+ * CONNECTION_RESET, to whoever reads or writes first; what later calls on that connection say is the system's own. */
 ROUSE_API ptrdiff_t rouse_read(rouse_stream *stream, void *data, size_t length);
 
 /* Writes at least one byte; answers how many. Errors as rouse_read, and BROKEN_PIPE; never raises SIGPIPE. */
