@@ -13,8 +13,9 @@ enum { PACKET_BYTES = 64 };
 /* What the kernel is to do, and where it has been begun. */
 struct packet_job {
     struct reactor *reactor;
-    os_handle handle; /* of what is read from, where the kernel wants to know */
+    bool answered; /* there is something to be read; else it may be in vain */
     bool begun;
+    void *pipe;              /* what is read from, where the kernel wants to know */
     char data[PACKET_BYTES]; /* the kernel's while it is at work */
 };
 
@@ -70,11 +71,12 @@ static void packet_op_init(rouse_op *op, struct packet_job *job)
 
 /* ---- the cases ---- */
 
-static int await_result(void *handle)
+static int await_result(void *unused)
 {
+    (void)unused;
     for (int i = 0; i < 8; i++) {
         rouse_op op;
-        struct packet_job job = {.handle = (os_handle)(uintptr_t)handle};
+        struct packet_job job = {.answered = true};
         packet_op_init(&op, &job);
         ptrdiff_t count = rouse_op_await(&op);
         require(count >= 1 && count <= PACKET_BYTES);
@@ -86,10 +88,11 @@ static int await_result(void *handle)
 }
 
 /* Ends by a cancel or by its deadline, and finds that the kernel is done with its memory then. */
-static int await_in_vain(void *handle)
+static int await_in_vain(void *unused)
 {
     rouse_op op;
-    struct packet_job job = {.handle = (os_handle)(uintptr_t)handle};
+    struct packet_job job = {.answered = false};
+    (void)unused;
     packet_op_init(&op, &job);
     ptrdiff_t answer = rouse_op_await(&op);
     require(answer == ROUSE_CANCELLED || answer == ROUSE_TIMED_OUT || answer >= 1);
@@ -97,13 +100,14 @@ static int await_in_vain(void *handle)
     return ROUSE_OK;
 }
 
-static int cancel_children(void *handle)
+static int cancel_children(void *unused)
 {
+    (void)unused;
     for (int round = 0; round < 8; round++) {
         rouse_scope scope;
         require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
         for (int i = 0; i < 4; i++) {
-            require_int(rouse_go(await_in_vain, handle), ==, ROUSE_OK);
+            require_int(rouse_go(await_in_vain, NULL), ==, ROUSE_OK);
         }
         require_int(rouse_yield(), ==, ROUSE_OK);
         require_int(rouse_scope_cancel(&scope, 0), ==, ROUSE_OK);
@@ -112,12 +116,13 @@ static int cancel_children(void *handle)
     return ROUSE_OK;
 }
 
-static int let_the_time_pass(void *handle)
+static int let_the_time_pass(void *unused)
 {
+    (void)unused;
     for (int round = 0; round < 8; round++) {
         rouse_deadline deadline = {{0}};
         require_int(rouse_deadline_enter(&deadline, rouse_after(ROUSE_US(20))), ==, ROUSE_OK);
-        await_in_vain(handle);
+        await_in_vain(NULL);
         require_int(rouse_deadline_leave(&deadline), ==, ROUSE_OK);
     }
     return ROUSE_OK;
@@ -151,10 +156,11 @@ static int take_back(void *state, void *result, rouse_context *context)
 
 static const rouse_task_type taker_type = {.name = "taker", .poll = take_back, .state_size = sizeof(struct taker)};
 
-static int take_back_by_hand(void *handle)
+static int take_back_by_hand(void *unused)
 {
     rouse_task task;
-    struct taker taker = {.job = {.handle = (os_handle)(uintptr_t)handle}};
+    struct taker taker = {.job = {.answered = false}};
+    (void)unused;
     require_int(rouse_spawn(&task, &taker_type, &taker), ==, ROUSE_OK);
     return rouse_join(&task, NULL);
 }
@@ -198,13 +204,14 @@ static int stay_clean(void *state, void *result, rouse_context *context)
 
 static const rouse_task_type clean_type = {.name = "clean", .poll = stay_clean, .state_size = sizeof(struct lender)};
 
-static int drop_while_lent(void *handle)
+static int drop_while_lent(void *unused)
 {
     enum { COUNT = 32 };
     rouse_task lenders[COUNT], clean[COUNT];
     static const struct lender nothing;
+    (void)unused;
     for (int i = 0; i < COUNT; i++) {
-        struct lender lender = {.job = {.handle = (os_handle)(uintptr_t)handle}};
+        struct lender lender = {.job = {.answered = false}};
         require_int(rouse_spawn(&lenders[i], &lender_type, &lender), ==, ROUSE_OK);
     }
     require_int(rouse_yield(), ==, ROUSE_OK);
@@ -223,11 +230,12 @@ static int drop_while_lent(void *handle)
 }
 
 /* The runtime ends while the kernel has memory of its tasks. */
-static int leave_lent(void *handle)
+static int leave_lent(void *unused)
 {
     rouse_task task;
+    (void)unused;
     for (int i = 0; i < 8; i++) {
-        struct lender lender = {.job = {.handle = (os_handle)(uintptr_t)handle}};
+        struct lender lender = {.job = {.answered = false}};
         require_int(rouse_spawn(&task, &lender_type, &lender), ==, ROUSE_OK);
         rouse_detach(&task);
     }

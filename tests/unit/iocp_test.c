@@ -20,6 +20,7 @@ static void *replaced_function(atomic_ptr *known, const wchar_t *library, const 
 
 #include "support/harness.h"
 #include "support/net.h"
+#include "support/packets.h"
 
 #include <unistd.h>
 
@@ -854,4 +855,89 @@ TEST(a_completion_of_an_associated_handle_is_an_event_with_its_address)
     CloseHandle(client);
     CloseHandle(pipe);
     close_backend(backend);
+}
+
+/* ---- operations that wait for such completions ---- */
+
+/* Pipes of one test, each with one reader and its other end. They outlive the operations on them. */
+static struct {
+    HANDLE ends[1024];
+    atomic_size count;
+} pipes;
+
+static void close_pipes(void)
+{
+    for (size_t i = atomic_size_load(&pipes.count, ACQUIRE); i-- > 0;)
+        CloseHandle(pipes.ends[i]);
+    atomic_size_store(&pipes.count, 0, RELEASE);
+}
+
+static int kernel_start(struct packet_job *job, struct packet *sent)
+{
+    char name[64];
+    DWORD count;
+    size_t number = atomic_size_add(&pipes.count, 2, RELAXED);
+    require_int(number + 2, <=, sizeof pipes.ends / sizeof *pipes.ends);
+    snprintf(name, sizeof name, "\\\\.\\pipe\\rouse-packet-test-%u-%u", (unsigned)GetCurrentProcessId(),
+             (unsigned)number);
+    HANDLE pipe = CreateNamedPipeA(name, PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED, PIPE_TYPE_BYTE | PIPE_WAIT, 1, 4096,
+                                   4096, 0, NULL);
+    HANDLE client = CreateFileA(name, GENERIC_READ | GENERIC_WRITE, 0, NULL, OPEN_EXISTING, 0, NULL);
+    require(pipe != INVALID_HANDLE_VALUE && client != INVALID_HANDLE_VALUE);
+    pipes.ends[number] = job->pipe = pipe;
+    pipes.ends[number + 1] = client;
+    require_int(backend_associate(job->reactor->backend, (os_handle)pipe), ==, ROUSE_OK);
+    if (job->answered)
+        require(WriteFile(client, "ppppp", 1 + (DWORD)(number / 2 % 5), &count, NULL));
+    bool done = ReadFile(pipe, job->data, sizeof job->data, NULL, (OVERLAPPED *)(void *)sent->record);
+    return done || GetLastError() == ERROR_IO_PENDING ? ROUSE_OK : os_status(GetLastError());
+}
+
+static void kernel_cancel(struct packet_job *job, struct packet *sent)
+{
+    (void)CancelIoEx(job->pipe, (OVERLAPPED *)(void *)sent->record);
+}
+
+static ptrdiff_t kernel_answer(struct packet_job *job, struct packet *sent)
+{
+    DWORD count;
+    if (GetOverlappedResult(job->pipe, (OVERLAPPED *)(void *)sent->record, &count, FALSE))
+        return (ptrdiff_t)count;
+    return GetLastError() == ERROR_OPERATION_ABORTED ? ROUSE_CANCELLED : os_status(GetLastError());
+}
+
+static void on_each_executor_with_pipes(int (*body)(void *unused))
+{
+    on_each_executor(body, NULL);
+    close_pipes();
+}
+
+TEST(an_operation_ends_with_its_packet)
+{
+    on_each_executor_with_pipes(await_result);
+}
+
+TEST(a_cancelled_fiber_comes_back_when_the_kernel_has_given_its_memory_back)
+{
+    on_each_executor_with_pipes(cancel_children);
+}
+
+TEST(a_deadline_ends_a_wait_when_the_kernel_has_given_the_memory_back)
+{
+    on_each_executor_with_pipes(let_the_time_pass);
+}
+
+TEST(who_takes_an_operation_back_by_hand_polls_it_to_its_end)
+{
+    on_each_executor_with_pipes(take_back_by_hand);
+}
+
+TEST(memory_of_a_dropped_task_is_kept_while_the_kernel_has_it)
+{
+    on_each_executor_with_pipes(drop_while_lent);
+}
+
+TEST(a_runtime_ends_when_the_kernel_has_given_its_tasks_memory_back)
+{
+    on_each_executor_with_pipes(leave_lent);
 }
