@@ -16,10 +16,11 @@ set(rouse_system_netbsd NetBSD)
 set(rouse_system_openbsd OpenBSD)
 set(CMAKE_SYSTEM_NAME ${rouse_system_${CMAKE_MATCH_2}})
 
-# Without optimisation zig checks for undefined behaviour, and it links a runtime of its own to everything. Each takes up to a
-# minute to build for each target, and nothing here needs them, but that zig's OpenBSD has memcpy there.
+# Without optimisation zig checks for undefined behaviour, and it links a runtime of its own to everything, which takes up to a
+# minute to build for each target. Needed is that where memcpy comes from it (zig's OpenBSD) and where long doubles are of 128
+# bits (AArch64, but for macOS).
 set(CMAKE_C_COMPILER "${ROUSE_ZIG}" cc -target ${ROUSE_ZIG_TARGET} -fno-sanitize=undefined)
-if(NOT CMAKE_SYSTEM_NAME STREQUAL "OpenBSD")
+if(NOT ROUSE_ZIG_TARGET MATCHES "openbsd|aarch64-(freebsd|netbsd)")
     list(APPEND CMAKE_C_COMPILER -rtlib=none)
 endif()
 set(CMAKE_ASM_COMPILER ${CMAKE_C_COMPILER})
