@@ -534,6 +534,10 @@ static int start_until_refused(void *argument)
     return 0;
 }
 
+#if !defined(RLIMIT_AS) /* OpenBSD, whose other limit covers mappings as well */
+#define RLIMIT_AS RLIMIT_DATA
+#endif
+
 static void run_in_little_space(void *argument)
 {
     rouse_options options = test_options(TEST_STEALING, 2);
