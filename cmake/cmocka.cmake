@@ -1,5 +1,8 @@
 # Finds cmocka, by its own CMake files or by pkg-config, and gives it one name: rouse_cmocka.
 add_library(rouse_cmocka INTERFACE)
+if(UNIX) # cmocka 1.1 defines uintptr_t if it does not see it, and NetBSD on AArch64 it takes for a 32-bit system
+    target_compile_definitions(rouse_cmocka INTERFACE _UINTPTR_T_DEFINED)
+endif()
 
 # Debian's 1.1.5 names a file in its package for MinGW that it does not install, so there the library is looked for.
 if(WIN32)
