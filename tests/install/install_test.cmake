@@ -26,14 +26,15 @@ endfunction()
 function(build_and_run name)
     set(build "${WORK_DIR}/${name}")
     run(COMMAND "${CMAKE_COMMAND}" -S "${SOURCE_DIR}/tests/install/consumer" -B "${build}" -G "${GENERATOR}"
-                "-DCMAKE_C_COMPILER=${COMPILER}" "-DCMAKE_BUILD_TYPE=${CONFIG}" "-DEXPECTED_BACKEND=${BACKEND}" ${ARGN})
+                "-DCMAKE_C_COMPILER=${COMPILER}" "-DCMAKE_BUILD_TYPE=${CONFIG}" "-DEXPECTED_BACKEND=${BACKEND}" "-DNAME=${NAME}"
+                ${ARGN})
     run(COMMAND "${CMAKE_COMMAND}" --build "${build}" --config "${CONFIG}")
     run(COMMAND "${CMAKE_CTEST_COMMAND}" --test-dir "${build}" --output-on-failure --no-tests=error -C "${CONFIG}")
 endfunction()
 
 # pkg_config(<prefix> <libdir> <out> <argument>...)
 function(pkg_config prefix libdir out)
-    run(COMMAND "${PKG_CONFIG}" ${ARGN} rouse OUTPUT output
+    run(COMMAND "${PKG_CONFIG}" ${ARGN} ${NAME} OUTPUT output
         ENVIRONMENT "PKG_CONFIG_PATH=${prefix}/${libdir}/pkgconfig")
     separate_arguments(output UNIX_COMMAND "${output}")
     set(${out} "${output}" PARENT_SCOPE)
@@ -44,7 +45,7 @@ function(compile_by_pkg_config prefix libdir)
     pkg_config("${prefix}" "${libdir}" flags --cflags --libs)
     pkg_config("${prefix}" "${libdir}" backend --variable=backend)
     if(NOT backend STREQUAL BACKEND)
-        message(FATAL_ERROR "rouse.pc says backend=${backend}, expected ${BACKEND}")
+        message(FATAL_ERROR "${NAME}.pc says backend=${backend}, expected ${BACKEND}")
     endif()
     run(COMMAND "${COMPILER}" "${SOURCE_DIR}/tests/install/consumer/main.c" -o "${WORK_DIR}/by_pkg_config" ${flags})
     # Both spellings, for ELF and Mach-O.
@@ -67,7 +68,7 @@ elseif(WAY STREQUAL "pkg_config_static")
     install_into("${prefix}")
     pkg_config("${prefix}" "${LIBDIR}" flags --static --cflags --libs)
     # Both libraries lie side by side and the linker prefers the shared one, so name the static one.
-    list(TRANSFORM flags REPLACE "^-lrouse$" "${prefix}/${LIBDIR}/librouse.a")
+    list(TRANSFORM flags REPLACE "^-l${NAME}$" "${prefix}/${LIBDIR}/lib${NAME}.a")
     run(COMMAND "${COMPILER}" "${SOURCE_DIR}/tests/install/consumer/main.c" -o "${WORK_DIR}/static" ${flags})
     run(COMMAND "${WORK_DIR}/static")
 elseif(WAY STREQUAL "add_subdirectory")
@@ -78,7 +79,7 @@ elseif(WAY STREQUAL "moved_prefix")
     build_and_run(by_find_package "-DCMAKE_PREFIX_PATH=${prefix}")
     compile_by_pkg_config("${prefix}" "${LIBDIR}")
 elseif(WAY STREQUAL "multiarch_libdir")
-    # Library folders differ in depth, and rouse.pc finds its prefix by counting them.
+    # Library folders differ in depth, and the .pc file finds its prefix by counting them.
     set(libdir lib/some-machine-gnu)
     run(COMMAND "${CMAKE_COMMAND}" -S "${SOURCE_DIR}" -B "${WORK_DIR}/build" -G "${GENERATOR}"
                 "-DCMAKE_C_COMPILER=${COMPILER}" "-DCMAKE_BUILD_TYPE=${CONFIG}" "-DROUSE_BACKEND=${BACKEND}"
@@ -87,6 +88,16 @@ elseif(WAY STREQUAL "multiarch_libdir")
     run(COMMAND "${CMAKE_COMMAND}" --build "${WORK_DIR}/build" --config "${CONFIG}")
     run(COMMAND "${CMAKE_COMMAND}" --install "${WORK_DIR}/build" --prefix "${prefix}" --config "${CONFIG}")
     compile_by_pkg_config("${prefix}" "${libdir}")
+elseif(WAY STREQUAL "beside_the_real_one")
+    # A program with the real library and its test with the simulated one: in one prefix, in one project.
+    run(COMMAND "${CMAKE_COMMAND}" -S "${SOURCE_DIR}" -B "${WORK_DIR}/real" -G "${GENERATOR}"
+                "-DCMAKE_C_COMPILER=${COMPILER}" "-DCMAKE_BUILD_TYPE=${CONFIG}"
+                -DROUSE_BUILD_TESTS=OFF -DROUSE_BUILD_EXAMPLES=OFF -DROUSE_BUILD_BENCH=OFF)
+    run(COMMAND "${CMAKE_COMMAND}" --build "${WORK_DIR}/real" --config "${CONFIG}")
+    run(COMMAND "${CMAKE_COMMAND}" --install "${WORK_DIR}/real" --prefix "${prefix}" --config "${CONFIG}")
+    install_into("${prefix}")
+    build_and_run(both "-DCMAKE_PREFIX_PATH=${prefix}" "-DREAL_TOO=ON"
+                  "-DSIMULATED_SOURCE=${SOURCE_DIR}/examples/simulated.c")
 else()
     message(FATAL_ERROR "unknown way: ${WAY}")
 endif()
