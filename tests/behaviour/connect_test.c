@@ -140,6 +140,7 @@ static const struct {
     {EPERM, ROUSE_PERMISSION_DENIED},
     {ENETDOWN, ROUSE_NETWORK_DOWN},
     {ECONNRESET, ROUSE_CONNECTION_RESET},
+    {EINVAL, ROUSE_INVALID}, /* OpenBSD: of an address that nobody can have, 0.0.0.0 for example */
 };
 
 static int connect_to_trouble(void *unused)

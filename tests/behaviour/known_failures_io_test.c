@@ -952,3 +952,49 @@ TEST(clients_that_dawdle_are_closed_in_time_and_the_others_served)
     }
     on_each_executor(serve_dawdlers, NULL);
 }
+
+/* ---- clients that are gone ---- */
+
+static int serve_one_byte(void *stream)
+{
+    char got;
+    if (rouse_read(stream, &got, 1) == 1) /* else the client was gone when it was accepted */
+        require_int(rouse_write(stream, &got, 1), ==, 1);
+    return rouse_close(stream);
+}
+
+/* The dead wait in the listener's queue, in front of the living. */
+static void come_behind_the_dead(void *unused)
+{
+    (void)unused;
+    for (uint64_t i = test_scale(20, 2000); i > 0; i--) {
+        for (int k = 0; k < 10; k++)
+            test_close_with_reset(test_connect_port(target.port));
+        int client = test_connect_port(target.port);
+        test_send_all(client, "x", 1);
+        test_expect(client, "x");
+        test_close(client);
+    }
+    require_int(rouse_listener_close(door), ==, ROUSE_OK);
+}
+
+static int serve_the_living(void *unused)
+{
+    rouse_scope scope;
+    test_thread thread;
+    (void)unused;
+    open_the_door();
+    require_int(rouse_scope_open(&scope), ==, ROUSE_OK);
+    test_thread_start(&thread, come_behind_the_dead, NULL);
+    require_int(rouse_serve(door, serve_one_byte), ==, ROUSE_CLOSED);
+    require_int(rouse_scope_close(&scope), ==, ROUSE_OK);
+    test_thread_join(&thread, TEST_SOON);
+    return ROUSE_OK;
+}
+
+/* libevent#664: a client was accepted that was dead already, and then nobody any more. */
+TEST(clients_that_reset_before_they_are_accepted_do_not_end_the_accepting)
+{
+    test_time_limit(600);
+    on_each_executor(serve_the_living, NULL);
+}
