@@ -520,11 +520,11 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
 {
     struct rouse_runtime *runtime = worker->runtime;
     struct idle *idle = &runtime->idle;
-    bool was_searching = worker->searching, ended = false;
+    bool was_searching = worker->searching;
     worker->searching = false;
     advance_tick(worker);
     bool nobody_searches = idle_sleep(idle, worker->index, was_searching);
-    ended = sees_work(worker, nobody_searches) || is_stopping(worker);
+    bool sees = sees_work(worker, nobody_searches), ended = sees || is_stopping(worker);
     while (!ended) {
         bool sentinel = runtime->workers > 1 && become_sentinel(worker);
         int64_t alarm_ns = sentinel ? atomic_i64_load(&idle->sweep_ns, RELAXED) : ROUSE_NEVER;
@@ -542,6 +542,10 @@ void worker_park(struct worker *worker, int64_t deadline_ns)
     advance_tick(worker);
     resign_as_sentinel(worker);
     worker->searching = idle_wake(idle, worker->index);
+    /* The last searcher has found something after all: those who pushed it, and what else there is, woke nobody because of
+     * this worker. It searches on, so that it wakes the next one when it runs what it finds. If it may not, others search. */
+    if (sees && was_searching && nobody_searches && !worker->searching)
+        worker->searching = idle_begin_search(idle);
     if (runtime->workers > 1)
         nudge_sentinel(worker);
 }

@@ -5,7 +5,7 @@
 
 #include <rouse/signal.h>
 
-enum { CLIENTS = 50, ROUNDS = 40, MESSAGE_MAX = 1000 };
+enum { CLIENTS = 50, ROUNDS = 48, MESSAGE_MAX = 1000 };
 
 struct talk {
     char address[ROUSE_ADDRESS_TEXT_MAX];

@@ -11,8 +11,9 @@ static const struct {
     const char *name;
     int (*scenario)(void *argument);
 } scenarios[] = {
-    {"demo", demo_scenario},     {"readers", readers_scenario}, {"churn", churn_scenario},
-    {"timers", timers_scenario}, {"threads", threads_scenario}, {"shutdown", shutdown_scenario},
+    {"demo", demo_scenario},         {"readers", readers_scenario}, {"churn", churn_scenario},
+    {"timers", timers_scenario},     {"threads", threads_scenario}, {"shutdown", shutdown_scenario},
+    {"meetings", meetings_scenario},
 };
 
 enum { SCENARIOS = sizeof scenarios / sizeof scenarios[0] };

@@ -28,6 +28,7 @@ int churn_scenario(void *argument);
 int timers_scenario(void *argument);
 int threads_scenario(void *argument);
 int shutdown_scenario(void *argument);
+int meetings_scenario(void *argument);
 
 static inline uint64_t below(uint64_t limit)
 {
