@@ -236,13 +236,14 @@ what_waits() {
 
 # some_tests BACKEND 'FOLDER.FILE...' ARGUMENT...: these programs, built and run alone; the arguments are ci/test's.
 some_tests() {
-    local backend=$1 programs=$2 targets='' pattern='' each
+    local backend=$1 programs=$2 script=(ci/test --backend "$1") targets='' pattern='' each
     shift 2
+    [ "$backend" != iocp ] || script=(ci/windows-under-wine)
     for each in $programs; do
         targets="$targets test_${each/./_}_test"
         pattern=$pattern${pattern:+|}${each/./[.]}
     done
-    ci/test --backend "$backend" --targets "${targets# }" --filter "^($pattern)_test[.]" "$@" -- "${done_elsewhere[@]}"
+    "${script[@]}" --targets "${targets# }" --filter "^($pattern)_test[.]" "$@" -- "${done_elsewhere[@]}"
 }
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
