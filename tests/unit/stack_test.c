@@ -258,6 +258,7 @@ TEST(a_hundred_thousand_stacks_fit)
 {
     test_needs("system_layer"); /* elsewhere each guard is a mapping */
     test_needs("commit_on_touch");
+    test_time_limit(200); /* of the kernel's work; 20 s where nothing else runs */
     size_t count = test_is_slow() ? 2000 : 100000;
     struct fixture f;
     struct stack **stacks = calloc(count, sizeof(struct stack *));
@@ -365,6 +366,7 @@ TEST(many_free_stacks_give_everything_back)
 {
     test_needs("commit_on_touch");
     test_needs("residence");
+    test_time_limit(200); /* of the kernel's work; 10 s where nothing else runs */
     size_t count = test_is_slow() ? 6000 : 20000, kept = 0;
     struct fixture f;
     struct stack **stacks = calloc(count, sizeof(struct stack *));
