@@ -219,9 +219,7 @@ zig_compiler() {
 
 # What the plain ci/test does already, and no backend changes: installing, the models' search, benchmarks; the rules that no
 # compiler enforces, and what the kernel makes of a hundred thousand stacks.
-# shellcheck disable=SC2034
 done_elsewhere=(-DROUSE_INSTALL=OFF -DROUSE_BUILD_MODELS=OFF -DROUSE_BUILD_BENCH=OFF)
-# shellcheck disable=SC2034
 tests_elsewhere='^lint|^unit[.]stack_test[.](a_hundred_thousand|many_free|when_the_system_refuses_a_guard)'
 
 # whole_suite BACKEND: all that the backend can change, and which tests it skipped.

@@ -19,7 +19,8 @@
  *   detach   stops tracking; answers BACKEND_DONE, or BACKEND_LATER when one more event, marked retired, will come for
  *            the token, because the kernel still has memory of the backend's. The caller may forget the source and close
  *            the handle in either case; closing it then takes effect at once, also while a thread waits. `closing` says
- *            that the handle is closed next and was never shared, so that the kernel's own removal is enough. Errors of the kernel are of no interest: the source is forgotten.
+ *            that the handle is closed next and was never shared, so that the kernel's own removal is enough. Errors
+ *            of the kernel are of no interest: the source is forgotten.
  *   wait     blocks until something happens, backend_wake, or the deadline, at most 30 minutes. May return 0 early.
  *            Interrupted: 0. A deadline in the past does not block. Rounds up, never down.
  *   wake     the current or the next wait returns. Never blocks. The caller suppresses duplicates.

@@ -50,7 +50,8 @@ bool idle_end_search(struct idle *idle);
 
 /* Goes to sleep. The caller then looks once more at its own queues, and, if the answer is true, at everybody's: nobody
  * searches now, and pushes that saw a searcher woke nobody. (The fence is inside.) Otherwise whoever still searches will
- * find them, or be the one who looks. */
+ * find them, or be the one who looks. A searcher that was the last and finds something then searches on, for it alone may
+ * know of what the others left to it. */
 bool idle_sleep(struct idle *idle, unsigned worker, bool was_searching);
 
 /* Wakes up. True if it was notified, and so counts as searching already. */

@@ -9,8 +9,8 @@ int packet_begin(struct packet *packet, struct reactor *reactor, const rouse_wak
         return ROUSE_LIMIT;
     memset(packet->record, 0, sizeof packet->record);
     packet->waker = kept;
-    packet->in_flight = true; /* the kernel's call orders this before the event */
-    atomic_size_add(&reactor->packets, 1, RELAXED);
+    packet->in_flight = true;                       /* the kernel's call orders this before the event */
+    atomic_size_add(&reactor->packets, 1, RELAXED); /* read when nobody begins one any more: reactor_fini */
     return ROUSE_OK;
 }
 
@@ -23,7 +23,6 @@ void packet_refused(struct packet *packet, struct reactor *reactor)
 
 int packet_poll(struct packet *packet, const rouse_waker *waker)
 {
-    rouse_waker other = {NULL, NULL};
     lock_acquire(&packet->lock);
     bool same = waker_same(&packet->waker, waker), in_flight = packet->in_flight;
     lock_release(&packet->lock);
@@ -31,7 +30,7 @@ int packet_poll(struct packet *packet, const rouse_waker *waker)
         return ROUSE_OK;
     if (same)
         return ROUSE_PENDING;
-    other = rouse_waker_clone(waker); /* may run anything: with no lock held */
+    rouse_waker other = rouse_waker_clone(waker); /* may run anything: with no lock held */
     lock_acquire(&packet->lock);
     in_flight = packet->in_flight;
     if (in_flight && other.table) {
@@ -59,7 +58,7 @@ void packet_complete(struct packet *packet, struct reactor *reactor)
     packet->waker = (rouse_waker){NULL, NULL};
     packet->in_flight = false;
     lock_release(&packet->lock);
-    /* From here on the packet may be gone. RELAXED: whoever ends the reactor has made the turns that led here. */
+    /* From here on the packet may be gone. RELAXED: whoever ends the reactor makes this turn, or has joined the thread that did. */
     atomic_size_sub(&reactor->packets, 1, RELAXED);
     rouse_waker_wake(&waker);
 }

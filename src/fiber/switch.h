@@ -115,7 +115,8 @@ static inline void switch_to(struct switch_context *save, struct switch_context 
 
 #else
 
-/* In the assembly file of the target, or switch_portable_windows.c. switch_frame writes below `top` what switch_stacks expects on a stack that it
+/* In the assembly file of the target, or switch_portable_windows.c. switch_frame writes below `top` what switch_stacks
+ * expects on a stack that it
  * resumes, and answers the stack pointer. `low`, the lower end, is looked at where the system wants to know it. */
 void *switch_frame(void *top, void (*entry)(void *argument), void *argument, void *low);
 void switch_stacks(void **save_sp, void *load_sp);

@@ -1,4 +1,5 @@
-/* The switch for targets without one in assembly, but for Windows: ucontext, which POSIX once had and most C libraries still have. Each
+/* The switch for targets without one in assembly, but for Windows: ucontext, which POSIX once had and most C libraries
+ * still have. Each
  * switch costs a system call for the signal mask. Where shadow stacks are switched on, the C library gives each context
  * one. AddressSanitizer makes its own guess at swapcontext and wipes the red zones of what is resumed: it finds less. */
 #include "fiber/switch.h"

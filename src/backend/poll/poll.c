@@ -129,7 +129,7 @@ int backend_detach(struct backend *backend, struct backend_source *source, bool 
     release(backend, is_polled);
     /* ACQUIRE pairs with the RELEASE of backend_wait: the poll is over. */
     while (is_polled && atomic_u32_load(&backend->round, ACQUIRE) == round)
-        os_wait_on((const uint32_t *)(const void *)&backend->round, round, ROUSE_NEVER);
+        os_wait_on(atomic_u32_word(&backend->round), round, ROUSE_NEVER);
     return BACKEND_DONE;
 }
 
@@ -181,7 +181,7 @@ int backend_wait(struct backend *backend, struct backend_event *events, int limi
     atomic_u32_add(&backend->round, 1, RELEASE);
     lock_release(&backend->lock);
     if (is_awaited)
-        os_wake_all((const uint32_t *)(const void *)&backend->round);
+        os_wake_all(atomic_u32_word(&backend->round));
     if (is_outgrown)
         table_free(&backend->allocator, table);
     return found < 0 ? found : told;

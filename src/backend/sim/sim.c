@@ -98,6 +98,13 @@ static void tell_foreign_loop(const struct backend *backend, int64_t at_ns)
         sim_notify_at(&backend->handle, at_ns);
 }
 
+/* Something is due at that moment. */
+static void end_waits(struct backend *backend, int64_t at_ns)
+{
+    sim_rouse_at(backend, at_ns);
+    tell_foreign_loop(backend, at_ns);
+}
+
 static void announce(struct backend *backend, const struct watch *watch, unsigned channels,
                      enum backend_event_kind kind)
 {
@@ -108,8 +115,7 @@ static void announce(struct backend *backend, const struct watch *watch, unsigne
                                 .event = {watch->token, channels, kind},
                                 .number = (unsigned)watch->handle};
     list_push_back(&backend->pending, &pending->link);
-    sim_rouse_at(backend, pending->at_ns);
-    tell_foreign_loop(backend, pending->at_ns);
+    end_waits(backend, pending->at_ns);
 }
 
 static void tell(struct watch *watch, unsigned channels)
@@ -143,8 +149,7 @@ int sim_packet_start(struct backend *backend, uint64_t *record, void *data, size
                                 .data = data,
                                 .length = length};
     list_push_back(&backend->pending, &pending->link);
-    sim_rouse_at(backend, pending->at_ns);
-    tell_foreign_loop(backend, pending->at_ns);
+    end_waits(backend, pending->at_ns);
     sim_pause();
     return ROUSE_OK;
 }
@@ -153,14 +158,13 @@ void sim_packet_cancel(struct backend *backend, const uint64_t *record)
 {
     for (struct list_node *link = backend->pending.next; link != &backend->pending; link = link->next) {
         struct pending *pending = CONTAINER_OF(link, struct pending, link);
-        int64_t soon_ns = sim_now() + (int64_t)sim_below(KINDS_MAX_NS);
         if (pending->event.kind != BACKEND_PACKET || pending->event.token != (uintptr_t)record)
             continue;
+        int64_t soon_ns = sim_now() + (int64_t)sim_below(KINDS_MAX_NS);
         pending->cancelled = pending->cancelled || sim_below(2) == 0; /* else it was too late */
         if (soon_ns < pending->at_ns)
             pending->at_ns = soon_ns;
-        sim_rouse_at(backend, pending->at_ns);
-        tell_foreign_loop(backend, pending->at_ns);
+        end_waits(backend, pending->at_ns);
     }
     sim_pause();
 }
